@@ -49,6 +49,7 @@ class KeptLogs:
         retention: What is kept.
         location: Where else: a URL's beginning, as `file://`; empty: nowhere.
         max_log_bytes: Of each attempt.
+        patience_s: For how many seconds the removal of a job waits for the location.
 
     Attributes:
         now_ms: The time; it only goes on when the test says so.
@@ -62,13 +63,21 @@ class KeptLogs:
         *,
         location: str = "file://",
         max_log_bytes: int = 1 << 30,
+        patience_s: float = 20.0,
     ) -> None:
         self.now_ms = time.time_ns() // 1_000_000
         self.jobs: dict[str, JobRecord] = {}
         self.there = directory / "there"
         self.directories = LogDirectories(directory / "kept")
         place = LogLocation(f"{location}{self.there}") if location else None
-        keeping = Keeping(self.directories, retention or Retention(), place, max_log_bytes, lambda: self.now_ms)
+        keeping = Keeping(
+            self.directories,
+            retention or Retention(),
+            place,
+            max_log_bytes,
+            lambda: self.now_ms,
+            location_patience_s=patience_s,
+        )
         self.table = JobTable(NoEndedJobs())
         self.keeper = LogKeeper(keeping, self.table)
 

@@ -20,6 +20,8 @@ class OddFileSystem(LocalFileSystem):
         copied: The names of the files that were copied there or back, in order.
         entered: Set when a copy has begun,
         go_on: which then waits for this.
+        removing: Set when the removal of a file has begun,
+        may_remove: which then waits for this.
     """
 
     protocol = "odd"
@@ -29,6 +31,8 @@ class OddFileSystem(LocalFileSystem):
     copied: ClassVar[list[str]] = []
     entered: ClassVar[threading.Event] = threading.Event()
     go_on: ClassVar[threading.Event] = threading.Event()
+    removing: ClassVar[threading.Event] = threading.Event()
+    may_remove: ClassVar[threading.Event] = threading.Event()
 
     def _copying(self, path: str) -> None:
         self._fail()
@@ -47,6 +51,12 @@ class OddFileSystem(LocalFileSystem):
     def get_file(self, rpath: str, lpath: str, *args: Any, **kwargs: Any) -> None:
         self._copying(rpath)
         super().get_file(rpath, lpath, *args, **kwargs)
+
+    def rm_file(self, path: str) -> None:
+        self._fail()
+        self.removing.set()
+        assert self.may_remove.wait(30)
+        super().rm_file(path)
 
     def ls(self, path: str, detail: bool = False, **kwargs: Any) -> Any:
         self._fail()
@@ -72,7 +82,10 @@ def odd_files() -> Iterator[None]:
     OddFileSystem.copied.clear()
     OddFileSystem.entered.clear()
     OddFileSystem.go_on.set()
+    OddFileSystem.removing.clear()
+    OddFileSystem.may_remove.set()
     try:
         yield
     finally:
         OddFileSystem.go_on.set()  # nobody waits for ever
+        OddFileSystem.may_remove.set()

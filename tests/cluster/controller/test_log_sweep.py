@@ -278,8 +278,9 @@ async def test_log_that_is_being_copied_while_its_job_is_removed_does_not_stay_a
     record = logs.jobs["gone"]
 
     async def remove() -> None:
-        with logs.keeper.removal([record]):
-            await logs.keeper.remove_copies(record)
+        async with logs.keeper.removal([record]):
+            async with logs.keeper.copies_removed([record]):
+                pass
             await logs.keeper.remove_jobs([record])
 
     OddFileSystem.go_on.clear()
@@ -296,8 +297,7 @@ async def test_log_that_is_being_copied_while_its_job_is_removed_does_not_stay_a
 async def test_log_sweep_does_not_copy_the_log_of_a_job_that_is_being_removed(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path)
     logs.add_ended("refused", b"all of it\n")
-    with logs.keeper.removal([logs.jobs["refused"]]):
-        await logs.keeper.remove_copies(logs.jobs["refused"])
+    async with logs.keeper.removal([logs.jobs["refused"]]), logs.keeper.copies_removed([logs.jobs["refused"]]):
         await logs.keeper.sweep()
         assert not logs.there.exists()
     await logs.keeper.sweep()  # For example, another log of the job could not be removed.

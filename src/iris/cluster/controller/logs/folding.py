@@ -181,6 +181,37 @@ class FoldedLogs:
                     changes = "size=0, away=0, stored=1, stored_as='', written=NULL, end=?"
                     database.execute(f"UPDATE logs SET {changes} WHERE {_ROW}", (encode_end(end), *key))
 
+    def unmark_stored(self, names: Iterable[str]) -> list[str]:
+        """Remove the marks of logs in the database that say that the log location has the logs. Return the names of the
+        logs that had marks. A log whose segments are only at the log location keeps its mark.
+
+        Args:
+            names: The directories of the logs, below the root of all logs.
+
+        Raises:
+            OSError: The database cannot be written.
+        """
+        return self._set_stored(names, is_stored=False)
+
+    def mark_stored(self, names: Iterable[str]) -> None:
+        """Mark logs in the database, because the log location has them. The arguments and errors are the same as for
+        `unmark_stored`.
+        """
+        self._set_stored(names, is_stored=True)
+
+    def _set_stored(self, names: Iterable[str], *, is_stored: bool) -> list[str]:
+        if not self.exists:
+            return []
+        with self._transaction() as database:
+            return [
+                name
+                for name in names
+                if database.execute(
+                    f"UPDATE logs SET stored=? WHERE {_ROW} AND stored!=? AND NOT away",
+                    (is_stored, *_key(self._root / name), is_stored),
+                ).rowcount
+            ]
+
     def remove_tasks(self, tasks: Sequence[str]) -> None:
         """Remove all logs of some tasks from the database.
 

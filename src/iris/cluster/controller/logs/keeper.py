@@ -15,7 +15,7 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +27,9 @@ from iris.cluster.controller.logs.folding import OLD, FoldedLogs
 from iris.cluster.controller.logs.logged_attempts import LoggedAttempts, stored_as
 from iris.cluster.controller.logs.receive import Piece, UploadedLog, UploadedLogs
 from iris.cluster.controller.logs.remote_store import LogLocation
+from iris.cluster.controller.logs.removed_copies import RemovedCopies
 from iris.cluster.controller.logs.retention import Retention
-from iris.cluster.controller.logs.sweep import LogSweep, fetch_log
+from iris.cluster.controller.logs.sweep import LogClaims, LogSweep, fetch_log
 from iris.cluster.controller.outputs.output_store import OutputKeeping
 from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.folded.database_name import DATABASE_NAME
@@ -48,6 +49,7 @@ _SWEEP_S = 60.0
 _SWEEP_SHARE = 0.02
 # A log that was fetched for a reader stays on this machine for one hour.
 _IN_USE_MS = 3_600_000
+_FETCHES = 8  # The largest number of logs that are fetched from the log location at the same time.
 _log = logging.getLogger(__name__)
 
 
@@ -63,6 +65,7 @@ class Keeping:
         max_log_bytes: The approximate number of bytes that are kept of each attempt's log. A job may set another limit.
         now_ms: A function that returns the current time, in milliseconds since the epoch, for the ages of logs.
         outputs: Where and how outputs are stored; None stores none.
+        location_patience_s: The removal of a job fails after the log location has not answered for this many seconds.
     """
 
     directories: LogDirectories
@@ -71,6 +74,7 @@ class Keeping:
     max_log_bytes: int = DEFAULT_MAX_LOG_BYTES
     now_ms: Callable[[], int] = now_for_ages_ms
     outputs: OutputKeeping | None = None
+    location_patience_s: float = 20.0
 
 
 class LogKeeper:
@@ -91,11 +95,25 @@ class LogKeeper:
         self._jobs = jobs
         self._folded = FoldedLogs(keeping.directories)
         attempts = LoggedAttempts(jobs, keeping.directories)
-        self._sweep = LogSweep(keeping.directories, self._folded, keeping.location, keeping.retention, attempts)
+        self._claims = LogClaims()
+        self._sweep = LogSweep(
+            keeping.directories, self._folded, keeping.location, keeping.retention, attempts, self._claims
+        )
         self._pieces = UploadedLogs(self._folded.unfold)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="log-pieces")
+        self._copies = RemovedCopies(
+            keeping.directories.root,
+            self._folded,
+            keeping.location,
+            self._claims,
+            self._writing,
+            keeping.location_patience_s,
+        )
         self._earlier: set[str] = set()  # The directories of tasks that existed at the start of this process.
-        self._fetching: dict[str, asyncio.Task[None]] = {}
+        # Fetches have threads of their own. A log location that does not answer must not occupy the threads that other
+        # parts of the controller share.
+        self._fetches = ThreadPoolExecutor(_FETCHES, thread_name_prefix="log-fetches")
+        self._fetching: dict[str, asyncio.Future[None]] = {}
         self._used_ms: dict[str, int] = {}  # The time when a reader last opened a log, by the log's name.
         self._readers: Counter[str] = Counter()
         self._background = BackgroundTasks()
@@ -128,8 +146,8 @@ class LogKeeper:
         if self._keeping.location is not None:
             self._keeping.location.close()
         fetching = list(self._fetching.values())
-        for task in fetching:
-            task.cancel()
+        for fetch in fetching:
+            fetch.cancel()
         await self._background.cancel()
         await asyncio.gather(*fetching, return_exceptions=True)
         await asyncio.to_thread(self._folded.close)
@@ -165,7 +183,7 @@ class LogKeeper:
         fetching = self._fetching.get(name)
         if fetching is None:
             stored = stored_as(name, record)
-            fetching = asyncio.create_task(asyncio.to_thread(fetch_log, location, stored, path))
+            fetching = asyncio.get_running_loop().run_in_executor(self._fetches, fetch_log, location, stored, path)
             self._fetching[name] = fetching
             fetching.add_done_callback(lambda _: self._fetching.pop(name, None))
         try:
@@ -258,7 +276,7 @@ class LogKeeper:
         folders = [self._directories.task(make_task_id(job_id, index)) for index in range(tasks)]
         if DATABASE_NAME in self._earlier:
             self._remove_folded(folders)
-        self._sweep.exclude_tasks([folder.name for folder in folders])
+        self._claims.exclude_tasks([folder.name for folder in folders])
         for folder in folders:
             if folder.name in self._earlier:
                 self._earlier.discard(folder.name)
@@ -280,37 +298,36 @@ class LogKeeper:
         except OSError as error:
             _log.warning("the folded logs of an earlier job with the same name cannot be removed: %s", error)
 
-    @contextlib.contextmanager
-    def removal(self, records: Sequence[JobRecord]) -> Iterator[None]:
-        """Return a context manager for the removal of ended jobs. Inside the context, a sweep does not copy their logs
-        to the log location. A log that was copied after `remove_copies` would stay there forever.
+    @contextlib.asynccontextmanager
+    async def removal(self, records: Sequence[JobRecord]) -> AsyncIterator[None]:
+        """Return a context manager for the removal of ended jobs. Inside the context, no sweep changes their logs. If a
+        sweep copied a log after the removal of the copies, the copy would stay at the log location forever.
+
+        Raises:
+            UnavailableError: A sweep copies a log of the jobs, and the log location does not answer.
         """
-        with self._sweep.excluding([name for record in records for name in self._names(record)]):
+        names = [name for record in records for name in self._names(record)]
+        with self._claims.excluding(names):
+            await self._copies.until_unused(names)
             yield
 
-    async def remove_copies(self, record: JobRecord) -> None:
-        """Remove the logs of an ended job from the log location. Call this method while the context of `removal` is
-        open.
+    @contextlib.asynccontextmanager
+    async def copies_removed(self, records: Sequence[JobRecord]) -> AsyncIterator[None]:
+        """Return a context manager that removes the logs of ended jobs from the log location at its beginning. If the
+        context ends with an exception, the jobs stay, and their remaining logs can still be read. Use this context
+        inside of the context of `removal`.
 
         Raises:
             UnavailableError: The log location cannot be reached now.
         """
-        location = self._keeping.location
-        if location is None:
-            return
-        names = list(self._names(record))
-
-        def remove() -> None:
-            self._sweep.wait_for_copy(names)
-            for name in names:
-                location.remove(stored_as(name, record))
-
-        await asyncio.to_thread(remove)
+        names = {name: stored_as(name, record) for record in records for name in self._names(record)}
+        async with self._copies.removed(names):
+            yield
 
     async def remove_jobs(self, records: Sequence[JobRecord]) -> None:
         """Remove the logs of ended jobs from this machine. An error is logged, because the jobs are already removed."""
         names = [name for record in records for name in self._names(record)]
-        self._sweep.forget(names)
+        self._claims.forget(names)
         for name in names:
             self._used_ms.pop(name, None)
         tasks = [task for record in records for task in record.job.tasks if task.attempts]

@@ -115,14 +115,15 @@ class LogLocation:
             return None
 
     def remove(self, name: str) -> None:
-        """Remove a log. A missing log is not an error.
+        """Remove a log. The file `end` is removed last, so that the end of a partly removed log can still be read. A
+        missing log is not an error.
 
         Raises:
             UnavailableError: A file could not be removed.
         """
         path = f"{self._root}/{name}"
         with self._our_errors("remove from"):
-            for file in self._sizes(path):
+            for file in sorted(self._sizes(path), key=lambda file: file == END):
                 self._files.rm_file(f"{path}/{file}")
 
     def _make_directory(self, path: str) -> None:

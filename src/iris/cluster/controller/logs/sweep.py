@@ -16,6 +16,7 @@ import logging
 import os
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -53,6 +54,97 @@ _READ_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 
 
+class LogClaims:
+    """Says which logs a sweep may change. The removal of a job and a sweep never change the same log at the same time.
+    Threads may share an instance.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        # A sweep must not touch the logs of a job that is removed while the sweep runs. The set holds these logs.
+        self._forgotten: set[str] = set()
+        # The logs of jobs that are being removed.
+        self._excluded: set[str] = set()
+        # A sweep must not touch the logs of a job that is submitted while the sweep runs. The set holds the
+        # directories of the tasks of these jobs.
+        self._new_tasks: set[str] = set()
+        self._busy: Counter[str] = Counter()  # The logs that a thread is changing.
+
+    def begin_sweep(self) -> None:
+        """Allow the next sweep to change all logs, except the logs of jobs that are being removed now."""
+        self._forgotten.clear()
+        self._new_tasks.clear()
+
+    def forget(self, names: Collection[str]) -> None:
+        """Exclude the logs with these names from the present sweep, because their state has changed."""
+        self._forgotten.update(names)
+
+    def exclude_tasks(self, directories: Collection[str]) -> None:
+        """Exclude the logs of new tasks from the present sweep. The arguments are the tasks' directories, in which the
+        sweep may have found logs of an earlier job with the same name.
+        """
+        self._new_tasks.update(directories)
+
+    @contextlib.contextmanager
+    def excluding(self, names: Collection[str]) -> Iterator[None]:
+        """Return a context manager in which no sweep begins to change the logs with these names, because their jobs are
+        being removed. The present sweep does not change the logs afterwards either. A change that has already begun may
+        continue (see `wait_until_unused`).
+        """
+        with self._changed:
+            self._excluded.update(names)
+        try:
+            yield
+        finally:
+            with self._changed:
+                # The present sweep may have read the marks of the logs before the removal has changed the marks.
+                self._forgotten.update(names)
+                self._excluded.difference_update(names)
+
+    def is_excluded(self, name: str) -> bool:
+        """Return whether the present sweep may not change a log."""
+        is_removed = name in self._forgotten or name in self._excluded
+        return is_removed or name.rpartition("/")[0] in self._new_tasks
+
+    @contextlib.contextmanager
+    def changing(self, *names: str) -> Iterator[Collection[str]]:
+        """Return a context manager in which the present sweep changes logs. The value of the context are the names of
+        the logs that the sweep may change.
+        """
+        with self._changed:
+            allowed = {name for name in names if not (self.is_excluded(name) or self._busy[name])}
+            self._busy.update(allowed)
+        with self._released(allowed):
+            yield allowed
+
+    @contextlib.contextmanager
+    def removing(self, name: str) -> Iterator[None]:
+        """Return a context manager in which the removal of a job changes a log. No sweep changes the log meanwhile."""
+        with self._changed:
+            self._busy[name] += 1
+        with self._released({name}):
+            yield
+
+    @contextlib.contextmanager
+    def _released(self, names: Collection[str]) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._busy.subtract(names)
+                self._busy = +self._busy
+                self._changed.notify_all()
+
+    def is_used(self, names: Collection[str]) -> bool:
+        """Return whether a thread is changing one of the logs with these names."""
+        return not self._busy.keys().isdisjoint(names)
+
+    def wait_until_unused(self, names: Collection[str], timeout_s: float) -> bool:
+        """Wait until no thread changes a log with one of these names. Return False after `timeout_s` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.is_used(names), timeout_s)
+
+
 class LogSweep:
     """Copies, removes and folds the logs of ended attempts.
 
@@ -62,6 +154,7 @@ class LogSweep:
         location: The log location; None if the cluster has no log location.
         retention: When logs are removed.
         attempts: The object that finds the attempts to which the logs belong.
+        claims: The logs that a sweep may change.
 
     Attributes:
         kept_bytes: The size of all logs on this machine at the beginning of the last sweep.
@@ -74,8 +167,10 @@ class LogSweep:
         location: LogLocation | None,
         retention: Retention,
         attempts: LoggedAttempts,
+        claims: LogClaims,
     ) -> None:
         self.kept_bytes = 0
+        self._claims = claims
         self._directories = directories
         self._folded = folded
         self._location = location
@@ -86,51 +181,6 @@ class LogSweep:
         self._removed_until_ms = 0
         self._removing: set[str] = set()
         self._removal = asyncio.Lock()
-        # A sweep must not touch the logs of a job that is removed while the sweep runs. The set holds these logs.
-        self._forgotten: set[str] = set()
-        # The logs of jobs that are being removed.
-        self._excluded: set[str] = set()
-        # `_copying` is the name of the log that is being copied to the log location. At the end of the copy, `_copies`
-        # wakes the threads in `wait_for_copy`.
-        self._copies = threading.Condition()
-        self._copying = ""
-        # A sweep must not touch the logs of a job that is submitted while the sweep runs. The set holds the
-        # directories of the tasks of these jobs.
-        self._new_tasks: set[str] = set()
-
-    def forget(self, names: Collection[str]) -> None:
-        """Exclude the logs with these names from the present sweep. Their jobs are removed, and new jobs may have logs
-        with the same names.
-        """
-        self._forgotten.update(names)
-
-    @contextlib.contextmanager
-    def excluding(self, names: Collection[str]) -> Iterator[None]:
-        """Return a context manager in which no sweep handles the logs with these names, because their jobs are being
-        removed. The sweep may still finish a copy that it has already begun (see `wait_for_copy`).
-        """
-        with self._copies:
-            self._excluded.update(names)
-        try:
-            yield
-        finally:
-            with self._copies:
-                self._excluded.difference_update(names)
-
-    def wait_for_copy(self, names: Collection[str]) -> None:
-        """If a log with one of these names is being copied to the log location, wait for the end of the copy."""
-        with self._copies:
-            self._copies.wait_for(lambda: self._copying not in names)
-
-    def exclude_tasks(self, directories: Collection[str]) -> None:
-        """Exclude the logs of new tasks from the present sweep. The arguments are the tasks' directories, in which the
-        sweep may have found logs of an earlier job with the same name.
-        """
-        self._new_tasks.update(directories)
-
-    def _is_excluded(self, name: str) -> bool:
-        is_removed = name in self._forgotten or name in self._excluded
-        return is_removed or name.rpartition("/")[0] in self._new_tasks
 
     async def is_done_with(self, name: str) -> None:
         """If the log with this name is being removed, wait until the removal has ended."""
@@ -151,8 +201,7 @@ class LogSweep:
             writing: The thread that writes uploaded parts of logs. The thread also folds logs, so that no part arrives
                 for a log while the log is being folded.
         """
-        self._forgotten.clear()
-        self._new_tasks.clear()
+        self._claims.begin_sweep()
         found = await asyncio.to_thread(self._find)
         known = await self._attempts.of_logs([log.name for log in found])
         if self._location is not None:
@@ -238,7 +287,7 @@ class LogSweep:
         now = [
             log._replace(size=_inspect(log.name, root / log.name).size)
             for log in logs
-            if not self._is_excluded(log.name)
+            if not self._claims.is_excluded(log.name)
         ]
         try:
             self._folded.fold(log for log in now if log.size <= MAX_FOLDED_BYTES and (root / log.name).exists())
@@ -263,8 +312,8 @@ class LogSweep:
                 continue
             path = self._directories.root / log.name
             try:
-                with self._copy_of(log.name) as is_allowed:
-                    if not is_allowed:
+                with self._claims.changing(log.name) as allowed:
+                    if not allowed:
                         continue
                     location.store(path, attempt.stored_as)
                     (path / STORED).touch()
@@ -274,37 +323,23 @@ class LogSweep:
             logs[number] = log._replace(stored=True)
         return logs
 
-    @contextlib.contextmanager
-    def _copy_of(self, name: str) -> Iterator[bool]:
-        """Return a context manager for the copy of a log. The value of the context is False if the log is excluded from
-        the sweep.
-        """
-        with self._copies:
-            is_allowed = not self._is_excluded(name)
-            self._copying = name if is_allowed else ""
-        try:
-            yield is_allowed
-        finally:
-            with self._copies:
-                self._copying = ""
-                self._copies.notify_all()
-
     def _remove(self, removals: Collection[Removal], known: Mapping[str, Known]) -> bool:
         """Remove logs, and return whether all logs were removed. The next sweep tries again to remove the remaining
         logs.
         """
         is_done = True
-        folded: list[tuple[Path, LogEnd | None]] = []
+        folded: dict[str, tuple[Path, LogEnd | None]] = {}
         for name, reason in removals:
-            if self._is_excluded(name):
-                continue
             path = self._directories.root / name
             attempt = known.get(name)
             try:
-                if attempt is None:
-                    _remove_unknown(path)
-                else:
-                    folded.append((path, self._remove_files(path, attempt, reason)))
+                with self._claims.changing(name) as allowed:
+                    if not allowed:
+                        continue
+                    if attempt is None:
+                        _remove_unknown(path)
+                    else:
+                        folded[name] = path, self._remove_files(path, attempt, reason)
             except (IrisError, OSError) as error:
                 is_done = False
                 _log.warning("cannot remove the log %s: %s", path, error)
@@ -313,7 +348,8 @@ class LogSweep:
                 _log.exception("cannot remove the log %s", path)
         if folded:
             try:
-                self._folded.remove_contents(folded)
+                with self._claims.changing(*folded) as allowed:
+                    self._folded.remove_contents([folded[name] for name in allowed])
                 self._folded.give_back_space()
             except OSError as error:
                 is_done = False
@@ -381,6 +417,26 @@ def remove_log(path: Path, reason: str, end: LogEnd | None = None) -> None:
     (path / AWAY).unlink(missing_ok=True)
     _remove_segments(path)
     remove_written(path)
+
+
+def mark_removed(folded: FoldedLogs, paths: Collection[Path], reason: str) -> None:
+    """Write the reason into the ends of logs that are neither on this machine nor at the log location any more.
+
+    Args:
+        folded: The folded logs.
+        paths: The directories of the logs. A log may be folded.
+        reason: Why the logs are gone.
+
+    Raises:
+        OSError: A file or the database cannot be written.
+    """
+    ends: list[tuple[Path, LogEnd | None]] = []
+    for path in paths:
+        if path.exists():
+            remove_log(path, reason)
+        else:
+            ends.append((path, _end_of_removed(path, reason, None)))
+    folded.remove_contents(ends)
 
 
 def _end_of_removed(path: Path, reason: str, end: LogEnd | None) -> LogEnd:

@@ -1,7 +1,8 @@
 """Removes ended jobs and everything that the cluster has stored about them: on request, by age, and by number.
 
 A job is removed in this order, so that a kill of the controller at any point leaves no wrong state:
-1. The logs at the log location are removed. If the log location cannot be reached, the job is not removed.
+1. The logs at the log location are removed. If the log location cannot be reached, the job is not removed, and a sweep
+   copies its remaining logs to the log location again.
 2. The job is removed from the database and dropped from memory. From now on the job does not exist, even if the
    controller is killed.
 3. The logs and outputs on this machine are removed. The name of the job is still taken, so no new job can have logs
@@ -236,14 +237,13 @@ class JobRemoval:
         empty, store the answer under this id for a repeated request.
         """
         job_ids = [one.job_id for one in records]
-        with contextlib.ExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(self._jobs.being_removed(job_ids))
             if self._keeper is not None:
-                stack.enter_context(self._keeper.removal(records))
-                for one in records:
-                    await self._keeper.remove_copies(one)
-            self.first_round = max(self.first_round, *(one.job.rounds for one in records))
-            await self._saver.write_once(partial(_remove_rows, records=records, request_id=request_id))
+                await stack.enter_async_context(self._keeper.removal(records))
+            async with self._copies_removed(records):
+                self.first_round = max(self.first_round, *(one.job.rounds for one in records))
+                await self._saver.write_once(partial(_remove_rows, records=records, request_id=request_id))
             for one in records:
                 self._jobs.forget(one)
                 for notify in self._on_removed:
@@ -258,6 +258,9 @@ class JobRemoval:
                 bundle_hash = one.launch.bundle_hash
                 self._clean_workers(one, bundle_hash if bundle_hash in unused else "")
         return job_ids
+
+    def _copies_removed(self, records: Sequence[JobRecord]) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext() if self._keeper is None else self._keeper.copies_removed(records)
 
     async def _descendants(self, record: JobRecord) -> list[JobRecord]:
         found = []
