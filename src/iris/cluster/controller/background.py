@@ -52,7 +52,8 @@ class BackgroundTasks:
     def _drop(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # If the caller has left, asyncio would otherwise log that nobody has read the exception.
+            # If the caller has left, no other code reads the exception, and asyncio would log it as never retrieved.
+            task.exception()
 
     def _finish(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -1,9 +1,8 @@
 """The controller's loop: builds the controller's parts, starts and stops them, and carries out saved changes.
 
-The boring choice: one asyncio loop owns all state. Therefore no locks are needed, and the state cannot change between
-two awaits. Nothing may block the loop. A thread writes to the store (storage/saver.py), and calls to workers and
-engines run as separate asyncio tasks. Reconsider this choice when one event loop cannot keep up with the reports of all
-workers.
+One asyncio loop owns all state. Therefore no locks are needed, and the state cannot change between two awaits. Nothing
+may block the loop. A thread writes to the store (storage/saver.py), and calls to workers and engines run as separate
+asyncio tasks. Reconsider this design when one event loop cannot keep up with the reports of all workers.
 
 The packages of the controller own the following state:
     jobs/         The state of each job, and the table of all jobs.
@@ -299,8 +298,8 @@ class Controller:
 
         1. The unfinished jobs are loaded, and the saver starts. Ended jobs stay in the database.
         2. The scheduler adopts the gangs that the engine still has. All attempts of a lost gang end at once, before
-           workers register. Therefore each attempt counts as lost with its worker, not as stopped for a restart of its
-           gang.
+           workers register. Therefore all these attempts are charged to the preemption budget, and none counts as
+           stopped because its gang restarts.
         3. The child jobs and endpoints of ended jobs end, and the jobs that waited for ended jobs learn of their ends.
            An earlier controller may have been killed before it reported these ends.
         4. Scheduling begins.

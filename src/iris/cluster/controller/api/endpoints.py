@@ -96,7 +96,7 @@ class Endpoints:
             )
         is_same = known is not None and _attempt_of(known) == attempt
         if known is not None and is_same and (known.address, known.metadata) == (request.address, request.metadata):
-            return known  # The client may have repeated a request whose first answer was lost.
+            return known  # The client has repeated its request, for example because the first answer was lost.
         self._check_size(request)
         if known is None:
             self._check_count(request.job_id)
@@ -235,13 +235,13 @@ class Endpoints:
             for name in list(self._by_name):
                 self._find(name)  # If the attempt of the endpoint has ended, the look-up removes the endpoint.
         of_job = f"of job {quoted(job_id)}" if job_id else "that belong to no job"
-        for has, limit, which in (
+        for count, limit, where in (
             (self._count[job_id], MAX_ENDPOINTS_OF_JOB, of_job),
             (len(self._by_name), MAX_ENDPOINTS, "in this cluster"),
         ):
-            if has >= limit:
+            if count >= limit:
                 raise ResourceExhaustedError(
-                    f"there are {has:,} endpoints {which}, which is the limit: unregister some of them first",
+                    f"there are {count:,} endpoints {where}, which is the limit: unregister some of them first",
                     reason=ErrorReason.QUOTA_EXCEEDED,
                 )
 

@@ -120,7 +120,7 @@ class JobQueries:
     async def _outcome(self, record: JobRecord, task_index: int) -> bytes:
         outcome = await self._stored_jobs.run(self._store.result, record.number, task_index)
         if outcome is None:
-            raise removed_meanwhile(record, "results")
+            raise removed_meanwhile(record, what="results")
         return outcome
 
     async def _saved_answer(self, make: Callable[[], Awaitable[T]]) -> T:
@@ -173,10 +173,10 @@ class JobQueries:
 
 
 def _fill_page(found: Mapping[int, cluster_pb2.JobStatus], *, limit: int) -> ListJobsResponse:
-    """Return the first jobs of a list as a page.
+    """Return a page with as many of the first jobs in `found` as fit.
 
     Args:
-        found: The messages of jobs by number, in the order of the list. If further pages follow, `found` has more than
+        found: The statuses of jobs by number, in the order of the list. If further pages follow, `found` has more than
             `limit` jobs.
         limit: The largest number of jobs on the page.
     """

@@ -21,7 +21,7 @@ Response = cluster_pb2.Controller.StreamResultsResponse
 
 # A message has at most this many tasks, so that making a message does not keep the controller's loop busy.
 _MAX_TASKS = 200
-# A message ends with the first result that exceeds this size. The largest result has 8 MiB.
+# A message gets no further results once it has this many bytes. A single result has up to 8 MiB.
 _MAX_BYTES = 2 * 1024**2
 _MERGE_S = 0.02  # Tasks that end within this many seconds are sent in one message.
 
@@ -58,7 +58,7 @@ class ResultStreams:
     async def messages(
         self, record: JobRecord, request: cluster_pb2.Controller.StreamResultsRequest
     ) -> AsyncGenerator[Response]:
-        """Yield the messages of one stream.
+        """Yield the messages of one stream of results.
 
         1. Send the job at once, so that the caller learns the number of tasks.
         2. Send the tasks that have ended, in the order of their ends, in messages of limited size.
@@ -94,7 +94,7 @@ class ResultStreams:
                 return job
 
     async def _ended(self, record: JobRecord, left: dict[int, None]) -> list[int]:
-        """Return the indices in `left` of the tasks whose ends are saved, in the order of the ends."""
+        """Return which of the tasks in `left` have a saved end, as task indices in the order of the ends."""
         while True:
             tasks = self._saver.shown(record).job.tasks
             ended = sorted((tasks[index].finished_at_ms, index) for index in left if tasks[index].is_finished)
@@ -119,7 +119,7 @@ class ResultStreams:
         for index in indices:
             outcome = self._store.result(record.number, index)
             if outcome is None:
-                raise removed_meanwhile(record, "results")
+                raise removed_meanwhile(record, what="results")
             outcomes.append(outcome)
             size += len(outcome)
             if size > _MAX_BYTES:

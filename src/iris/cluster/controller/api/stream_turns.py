@@ -55,10 +55,10 @@ class StreamTurns:
         self._most_urgent_s = most_urgent_s
         self._clock = clock
         self._sleep = sleep
-        self._had_turn = False  # Whether a stream has had a turn since the event loop last handled other events.
         # The waiting streams, each with the time when the stream asked for its turn.
         self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
         self._giving: asyncio.Task[None] | None = None
+        self._had_turn = False  # Whether a stream has had a turn since the event loop last handled other events.
 
     async def turn(self) -> None:
         """Wait until the calling stream may continue. If no other stream waits, and no work is urgent, return at once.

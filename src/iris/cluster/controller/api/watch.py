@@ -191,7 +191,7 @@ class JobWatch:
         # A client waits for its turn before it acquires the lock. If a client acquired the lock first, other clients of
         # the job would have to wait while this client waits for its turn.
         async with self._slices.lane.turn(caller), self._making:
-            # Another client may have made the same message while this client waited for the lock.
+            # If another client has made the same message while this client waited for the lock, that message is reused.
             made = self._made(known, first=first)
             if made is not None:
                 return made

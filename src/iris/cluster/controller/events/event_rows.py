@@ -117,8 +117,8 @@ def read_page(db: sqlite3.Connection, after: int, until: int, chosen: EventFilte
 
 
 def place_of_tail(db: sqlite3.Connection, until: int, chosen: EventFilter, count: int) -> int:
-    """Return the number after which the newest `count` events that meet the conditions begin. Return 0 if there are
-    fewer than `count` events.
+    """Find the newest `count` events that meet the conditions, and return the number that precedes the oldest of them.
+    Return 0 if fewer than `count` events meet the conditions.
     """
     clause, values = chosen.clause()
     statement = f"SELECT number FROM events WHERE number<=? AND {clause} ORDER BY number DESC LIMIT 1 OFFSET ?"
@@ -127,7 +127,7 @@ def place_of_tail(db: sqlite3.Connection, until: int, chosen: EventFilter, count
 
 
 def count_after(db: sqlite3.Connection, after: int, chosen: EventFilter) -> int:
-    """Return how many stored events after a number meet the conditions."""
+    """Return how many stored events with a number higher than `after` meet the conditions."""
     clause, values = chosen.clause()
     return int(db.execute(f"SELECT count(*) FROM events WHERE number>? AND {clause}", (after, *values)).fetchone()[0])
 

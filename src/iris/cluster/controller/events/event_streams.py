@@ -46,8 +46,8 @@ class EventPages:
         self._threads = threads
 
     async def page(self, after: int, chosen: EventFilter) -> tuple[list[Event], int]:
-        """Return the next events after a number that meet the conditions. Also return the number of the last event that
-        was searched.
+        """Return the next events that meet the conditions and have a number higher than `after`. Also return the number
+        of the last event that was searched.
         """
         if after + 1 >= self._journal.first_recent:
             return [event for event in self._journal.recent_after(after) if chosen.accepts(event)], max(
@@ -59,12 +59,14 @@ class EventPages:
         return events, events[-1].number if len(events) == PAGE else until
 
     async def place_of_tail(self, chosen: EventFilter, count: int) -> int:
-        """Return the number after which the newest `count` events that meet the conditions begin."""
+        """Find the newest `count` events that meet the conditions, and return the number that precedes the oldest of
+        them. Return 0 if fewer than `count` events meet the conditions.
+        """
         read = partial(event_rows.place_of_tail, until=self._journal.last_number, chosen=chosen, count=count)
         return await self._threads.run(self._store.read, read)
 
     async def count_after(self, after: int, chosen: EventFilter) -> int:
-        """Return how many stored events after a number meet the conditions."""
+        """Return how many stored events with a number higher than `after` meet the conditions."""
         return await self._threads.run(self._store.read, partial(event_rows.count_after, after=after, chosen=chosen))
 
 
@@ -105,8 +107,8 @@ class EventStreams:
         """
         chosen = _filter_of(request, is_admin=is_admin)
         after, gap = self._start(request.cursor)
-        # Whether the stream continues after an event that the client has already received. Only such a client can have
-        # missed removed events, and is told about them.
+        # Whether the stream continues after an event that the client has already received. If later events were removed
+        # meanwhile, the client has missed them, and gets a message about them.
         has_place = bool(request.cursor) and gap is None
         if request.tail:
             after = max(after, await self._pages.place_of_tail(chosen, request.tail))
@@ -119,8 +121,9 @@ class EventStreams:
                     gap = gap_event(after + 1 if gap is None else int(gap.fields["first"]), first - 1)
                 after = first - 1
             events, reached = await self._pages.page(after, chosen)
+            # If some events of the page were removed while the page was read, the page is read again.
             if after + 1 < self._journal.first_number:
-                continue  # Some events of the page were removed while the page was read, so the page is read again.
+                continue
             # If no new event meets the conditions, the client still gets a message with the cursor from time to time.
             # Such a message keeps the connection open, and a client that connects again need not read old events.
             if events or gap is not None or self._clock_s() >= beat_at_s:
@@ -152,7 +155,7 @@ class EventStreams:
 
 
 def gap_event(first: int, last: int) -> Event:
-    """Return the event that takes the place of removed events."""
+    """Return the event that a client gets instead of the removed events with the numbers `first` to `last`."""
     text = f"the events {first} to {last} are not stored any more"
     fields = {"first": str(first), "last": str(last)}
     return Event(number=last, time_ms=now_ms(), level="warning", name="events.gap", text=text, fields=fields)

@@ -40,7 +40,7 @@ class ExecPolicy:
     limit_s: float = math.inf
 
     def tunnels(self) -> TunnelKind:
-        """Return the description of the tunnels of exec sessions for `TunnelRelay`."""
+        """Return the settings with which a `TunnelRelay` relays exec sessions."""
         return TunnelKind(
             "exec", "open_exec", "write_exec", _describe, _milliseconds(self.idle_s), _milliseconds(self.limit_s)
         )
@@ -96,7 +96,7 @@ class ExecCalls:
                 yield message
 
     async def write_exec(self, request: Controller.WriteTunnelRequest, ctx: Any) -> WriteTunnelResponse:
-        """Send parts of channels through the tunnel of an exec session."""
+        """Send the client's bytes through the tunnel of an exec session to the worker."""
         self._exec_policy.check()
         record = await self._exec_jobs.find(request.job_id)
         return await self._exec_relay.write(record, request, caller())

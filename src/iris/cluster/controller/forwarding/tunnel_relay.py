@@ -163,7 +163,8 @@ class TunnelRelay:
         key = (task.task_id, attempt.attempt_id, request.tunnel_id)
         # After a restart of the controller, a tunnel is unknown until its client has resumed it. A use of an unknown
         # tunnel is recorded only once the worker has accepted the call. Otherwise calls with invented tunnel ids could
-        # fill the event log. The worker accepts the closing of any tunnel, therefore that call passes on no parts.
+        # fill the event log. A worker accepts a call that closes an unknown tunnel, therefore the parts of such a call
+        # are dropped.
         is_known = self._uses.is_known(key)
         parts = request.parts if is_known or not request.close else []
         if is_known:

@@ -23,15 +23,16 @@ TunnelKey = tuple[str, int, str]  # Identifies a tunnel by the task id, the atte
 
 @dataclass(slots=True)
 class TunnelUse:
-    """A tunnel that a user has opened.
+    """The use of a tunnel by the user who has opened the tunnel.
 
     Attributes:
         user: The user.
         is_opened: Whether a stream of the tunnel was opened.
         streams: The number of open streams. A client may open a new stream before the controller notices that the
             earlier stream has broken.
-        targets: The targets that the event log already contains.
-        abandoned: The timer that ends the use, while no stream is open.
+        targets: The targets of the tunnel that the event log already contains.
+        abandoned: The timer that ends the use of the tunnel if no stream is opened in time. None while a stream is
+            open.
     """
 
     user: Caller
@@ -47,7 +48,7 @@ class TunnelUses:
 
     Args:
         event: The first word of the names of the events.
-        abandoned_s: A use ends if the client has not come back after this many seconds without a stream.
+        abandoned_s: The use of a tunnel ends after this many seconds without a stream.
     """
 
     def __init__(self, event: str, abandoned_s: float = ABANDONED_S) -> None:
@@ -62,13 +63,13 @@ class TunnelUses:
         return key in self._uses
 
     def stream_opened(self, key: TunnelKey, user: Caller, *, resumes: bool) -> TunnelUse:
-        """Record a stream that the worker has accepted, and return the use to which the stream belongs.
+        """Record a stream of a tunnel that the worker has accepted, and return the use of the tunnel.
 
         Args:
             key: The tunnel.
             user: The caller.
-            resumes: Whether the client continues a tunnel that it opened earlier. The opening of such a tunnel is not
-                recorded again. After a restart of the controller, an earlier process has recorded it.
+            resumes: Whether the client continues a tunnel that it opened earlier. The event log already contains the
+                opening of such a tunnel, therefore no further event is written.
         """
         use = self._uses.get(key)
         if use is None:
@@ -83,12 +84,13 @@ class TunnelUses:
         return use
 
     def stream_ended(self, key: TunnelKey, use: TunnelUse) -> None:
-        """Record the end of a stream, after which the client may come back.
+        """Record the end of a stream of a tunnel. The use of the tunnel continues for a while, because the client may
+        open a new stream.
 
         Args:
             key: The tunnel.
-            use: The use to which the stream belongs. If this use has ended already, nothing happens, even if a client
-                has opened the tunnel again meanwhile.
+            use: The use of the tunnel that `stream_opened` has returned. If this use has ended, nothing happens, even
+                if a client has opened the tunnel again meanwhile.
         """
         if self._uses.get(key) is not use:
             return
@@ -97,7 +99,7 @@ class TunnelUses:
             self._expect_client(key, use)
 
     def end(self, key: TunnelKey) -> None:
-        """Record the end of a use. Do nothing if the use is not known or has ended already."""
+        """Record that a tunnel is no longer in use. If the tunnel is not in use, do nothing."""
         use = self._uses.pop(key, None)
         if use is None:
             return
@@ -109,8 +111,8 @@ class TunnelUses:
         """Record what a tunnel connects to, once for each target.
 
         Args:
-            key: The tunnel. The tunnel must exist on the worker. If the tunnel is not known here, a use begins, which
-                ends if no stream is opened.
+            key: The tunnel, which must exist on the worker. If the tunnel is not in use, a use begins, which ends if
+                no stream is opened in time.
             user: The caller.
             fields: The target, as fields of the event. An empty dictionary records nothing.
         """
@@ -126,7 +128,7 @@ class TunnelUses:
             self._log("used", key, user, **fields)
 
     def _expect_client(self, key: TunnelKey, use: TunnelUse) -> None:
-        """End a use without a stream if its client does not come back."""
+        """End the use of a tunnel without streams, unless its client opens a stream in time."""
         use.abandoned = asyncio.get_running_loop().call_later(self._abandoned_s, self.end, key)
 
     def _log(self, what: str, key: TunnelKey, user: Caller, **fields: Any) -> None:

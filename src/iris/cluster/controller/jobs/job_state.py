@@ -80,8 +80,8 @@ def judge(
 
 
 def incomplete_rendezvous_texts(culprit: Task, gone: Task) -> tuple[str, str]:
-    """Return the error texts for the end of a job with a rendezvous, because a task needs a retry after another task
-    has succeeded.
+    """Return the error texts of a job with a rendezvous that ends because one task needs a retry, but another task has
+    already succeeded.
 
     Args:
         culprit: The task that needs a retry.

@@ -18,7 +18,7 @@ from iris.reasons import ErrorReason
 T = TypeVar("T")
 MAX_RECENT_JOBS = 256
 MAX_RECENT_BYTES = 32 << 20
-# A read for a job is repeated up to this many times if other jobs end during the read.
+# Reading a job from the database is repeated up to this many times if other jobs end meanwhile.
 _READ_TRIES = 3
 # The approximate memory in bytes that the record of a job needs besides its submission: a fixed part, and a part for
 # each task.
@@ -98,8 +98,8 @@ def _size_of(record: JobRecord) -> int:
 
 
 class RemovalMark:
-    """Tells the readers of a job's logs whether the job was removed. The object exists only while a reader refers to
-    it.
+    """A mark by which calls that read the logs or results of a job learn whether the job was removed. The table has
+    only weak references to its marks.
     """
 
     def __init__(self) -> None:
@@ -208,11 +208,11 @@ class JobTable:
             mark.is_removed = True
 
     async def until_removed(self, record: JobRecord, items: AsyncGenerator[T], what: str = "logs") -> AsyncGenerator[T]:
-        """Yield the items that are made from a job's logs or results, until the job is removed.
+        """Yield the items that a call makes from a job's logs or results, until the job is removed.
 
         Args:
             record: The job.
-            items: The items.
+            items: The generator of the items, which is closed at the end.
             what: What the items are made from, for the error: "logs" or "results".
 
         Raises:

@@ -16,8 +16,8 @@ def recover(job: Job, held: Mapping[str, object], now_ms: int) -> list[Instructi
     """Return the instructions to carry out after a restart of the controller. The earlier controller may not have
     carried out its last instructions.
 
-    1. Attempts in gangs that the engine no longer knows are lost. All these attempts end at the same time.
-       Therefore each attempt counts as lost with its worker, not as stopped for a restart of its gang.
+    1. Attempts in gangs that the engine no longer knows are lost. All these attempts end at the same time. Therefore
+       all of them are charged to the preemption budget, and none counts as stopped because its gang restarts.
     2. The starts and stops of surviving attempts are repeated. A worker ignores a repeated call.
     3. Gangs that waited in the queue request an allocation again.
 

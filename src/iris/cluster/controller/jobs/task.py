@@ -304,7 +304,8 @@ class Task:
         """
         if self.state != PENDING or not self.attempts:
             raise InternalError(
-                f"task {self.task_id} must be PENDING after an attempt to be given up, but is {state_name(self.state)}"
+                f"task {self.task_id} must be PENDING and have had an attempt, but is {state_name(self.state)} after"
+                f" {len(self.attempts)} attempts"
             )
         last = self.attempts[-1]
         self._finish(

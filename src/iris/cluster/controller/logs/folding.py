@@ -163,8 +163,8 @@ class FoldedLogs:
 
         Args:
             logs: For each log, the directory in which the log was written, and the new end of the log, which contains
-                the reason of the removal. None instead of an end removes the segments from this machine only, because
-                the log location has them.
+                the reason of the removal. If the log location has a copy of the log, None takes the place of the end,
+                and readers use the copy.
 
         Raises:
             OSError: The database cannot be written.
@@ -312,7 +312,9 @@ def _key(directory: Path) -> tuple[str, int]:
 
 
 def _insert(database: sqlite3.Connection, log: Foldable, directory: Path) -> None:
-    """Insert a log. If only the end of an already folded log is in the directory, add the end to the folded log."""
+    """Insert a log from its directory into the database. If the database already has the segments, and only the end of
+    the log is in the directory, add the end to the row of the log.
+    """
     segments = [(name, (directory / name).read_bytes()) for name in list_segment_files(directory)]
     end, written = _content(directory / END), _content(directory / WRITTEN)
     is_away, is_stored = (directory / AWAY).exists(), (directory / STORED).exists()

@@ -241,7 +241,7 @@ class LogKeeper:
         if (attempt.worker_id, attempt.worker_incarnation) != (worker_id, piece.incarnation):
             return None
         if piece.job_submitted_at_ms not in (0, record.job.submitted_at_ms):
-            return None  # This part of a log belongs to a removed job with the same name.
+            return None  # The part is not stored, because it belongs to a removed job with the same name.
         return record.launch.max_log_bytes or self._keeping.max_log_bytes
 
     def _store(self, pieces: Sequence[Piece], limits: Sequence[int | None]) -> tuple[list[int], list[UploadedLog]]:
@@ -284,7 +284,7 @@ class LogKeeper:
                 try:
                     folder.rename(old)
                 except FileNotFoundError:
-                    continue  # The directory is missing if a sweep has removed the log.
+                    continue  # A sweep has already removed the directory.
                 self._background.start(asyncio.to_thread(shutil.rmtree, old, ignore_errors=True))
 
     def _remove_folded(self, folders: Sequence[Path]) -> None:

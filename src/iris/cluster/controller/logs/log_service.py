@@ -52,7 +52,8 @@ class LogService:
     Args:
         jobs: All jobs.
         sources: The object that finds the place from which a log can be read.
-        is_urgent: A function that returns whether the controller does urgent work, which goes before reads of parts.
+        is_urgent: A function that returns whether the controller does urgent work, which goes before reads of parts of
+            logs.
     """
 
     def __init__(self, jobs: JobTable, sources: LogSources, is_urgent: Callable[[], bool] = never) -> None:
@@ -280,7 +281,7 @@ def _attempt_of(task: cluster_pb2.TaskStatus, number: int) -> cluster_pb2.TaskAt
     if 0 <= number < len(task.attempts):
         return task.attempts[number]
     raise NotFoundError(
-        f"task {task.task_id!r} has no attempt {number}: it has had {len(task.attempts)}",
+        f"task {task.task_id!r} has no attempt {number}: it has had {len(task.attempts)}, counted from 0",
         reason=ErrorReason.ATTEMPT_NOT_FOUND,
         metadata={"task_id": task.task_id, "attempt_id": str(number)},
     )

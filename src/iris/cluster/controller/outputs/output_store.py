@@ -1,5 +1,4 @@
-"""Stores the outputs of attempts on the controller's machine.
-
+"""Stores the outputs of attempts on the controller's machine. The outputs of an attempt are in two files:
     {root}/{task}-{submitted}/{attempt}/pack         the contents of the files and an index, see output_pack.py
                                         stored.json  exists once the pack is complete, or cannot be stored
 
@@ -320,8 +319,8 @@ class OutputStore:
         await self._in_thread(lambda: self._sweep(lost))
 
     def _is_live(self, record: JobRecord, key: _AttemptKey, directory: Path) -> bool:
-        """Return whether the attempt of incomplete outputs still runs. The name of its job may already belong to a
-        later job.
+        """Return whether an attempt with incomplete outputs still runs. If `record` is a later job with the same name
+        as the attempt's job, return False.
         """
         _, task_index, attempt_id = key
         tasks = record.job.tasks

@@ -22,8 +22,8 @@ def list_stored(pack: StoredPack, request: cluster_pb2.ListTaskFilesRequest) -> 
     """Return a page of the files in stored outputs. The answer has the same form as a worker's answer about a
     directory.
 
-    The order of the files and the tokens are the same as on the worker. Therefore a client that got the first pages of
-    a list from the worker can get the next pages from here, after the end of the attempt.
+    The order of the files and the page tokens are the same as on the worker. Therefore a client that got the first
+    pages of a list from the worker can get the next pages from the controller, after the end of the attempt.
     """
     top = _find(pack, request.path)
     files = [] if request.page_token else [top]

@@ -13,7 +13,8 @@ _MAX_REMOVED = 10_000
 
 
 class ChangingList(Generic[M]):
-    """A list of messages with names. Each change has a number, and clients ask for the changes after a number.
+    """A list of named protobuf messages. The changes of the list are numbered, and a client gets the changes after the
+    last number that it knows.
 
     Attributes:
         revision: The number of the last change.
@@ -31,7 +32,8 @@ class ChangingList(Generic[M]):
         """Replace the list.
 
         Args:
-            items: The message of each item by name, with the bytes that decide whether the item has changed.
+            items: For each message, by name: bytes for comparison, and the message. A message has changed if its bytes
+                for comparison have changed.
         """
         revision = self.revision + 1
         has_changed = False
@@ -52,7 +54,9 @@ class ChangingList(Generic[M]):
             self.revision = revision
 
     def is_unknown(self, revision: int) -> bool:
-        """Return whether a client with this revision must get the whole list. -1 stands for a new client."""
+        """Return whether a client that knows the list at this revision must get the whole list again. -1 stands for a
+        new client.
+        """
         return revision <= self._forgotten
 
     def since(self, revision: int) -> tuple[list[M], list[str]]:

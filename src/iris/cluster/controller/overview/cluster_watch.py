@@ -69,7 +69,7 @@ class ClusterWatch:
         self._is_fresh = False
 
     async def messages(self, request: WatchClusterRequest, *, is_admin: bool) -> AsyncGenerator[WatchClusterResponse]:
-        """Yield the parts of the cluster that a client has asked for, and then their changes.
+        """Yield the machines, workers, status or events that a client has asked for, and then their changes.
 
         Args:
             request: The request of the client.
@@ -163,16 +163,16 @@ class ClusterWatch:
 
 
 class _Client:
-    """What a client has received.
+    """The request of a client, and the versions of all data that the client has received.
 
     Attributes:
         request: The request of the client.
         is_admin: Whether the client may see who signs in to the page.
-        machines: The revision of the machines.
-        workers: The revision of the workers.
-        queue: The revision of the queue.
-        state: The revision of the controller's state.
-        event: The number of the last event.
+        machines: The revision of the list of machines that the client has.
+        workers: The revision of the list of workers that the client has.
+        queue: The revision of the queue that the client has.
+        state: The revision of the controller's state that the client has.
+        event: The number of the last event that the client has.
     """
 
     def __init__(self, request: WatchClusterRequest, *, is_admin: bool) -> None:

@@ -32,11 +32,11 @@ Amounts = cluster_pb2.Controller.Amounts
 
 
 class Uses(Protocol):
-    """Knows what the tasks on workers use."""
+    """An object that knows how much CPU, memory and GPUs the tasks on workers use."""
 
     def worker_now(self, worker_id: str) -> Sequence[int] | None:
-        """Return the sum of what the tasks on a worker use now, with one value for each column of a series; None if the
-        worker has not reported.
+        """Return the CPU, memory and GPUs that the tasks on a worker use together now, with one value for each column
+        of `SUM_COLUMNS`. Return None if the worker has not reported.
         """
 
 

@@ -1,8 +1,8 @@
-"""Reads the log lines that exist when a reader starts. A reader of logs has two stages, and this is the first stage.
+"""Reads the log lines that exist when a log reader starts. Afterwards, future_lines.py can follow the logs.
 
-The reader asks for one page of a log at a time, and keeps no stream open between two pages. Therefore the controller
-stores only one page for a reader that does not read its answer. To merge the lines of several tasks by time, the
-controller stores one small page of each task.
+The log reader asks for one page of a log at a time, and keeps no stream open between two pages. Therefore the
+controller stores only one page for a client that does not read its answer. To merge the lines of several tasks by time,
+the controller stores one small page of each task.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class ExistingLines:
     def __init__(self, state: ReaderState) -> None:
         self._state = state
         self._tail_notices: list[Notice] = []
-        # The ids of workers that did not answer. If the reader follows the logs, its second stage tries these workers
-        # again.
+        # The ids of workers that did not answer. With `follow`, these workers are not called again here, because
+        # `FutureLines` calls them again.
         self._silent: set[str] = set()
         self._page_bytes = max(_SMALLEST_PAGE_BYTES, min(_LARGEST_PAGE_BYTES, _PAGES_BYTES // max(1, len(state.tasks))))
 
@@ -161,8 +161,8 @@ class ExistingLines:
                     yield notice
 
     async def _chunks(self, index: int, attempt: cluster_pb2.TaskAttempt) -> AsyncGenerator[Chunk | Notice]:
-        """Yield the existing chunks of one attempt. If the log cannot be read, try again, or let the second stage read
-        the log.
+        """Yield the existing chunks of the log of one attempt. If the log cannot be read now, try again, or with
+        `follow` leave the log to `FutureLines`.
         """
         state = self._state
         outage = Outage(RetryRules(_PATIENCE_S), Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S))
@@ -188,8 +188,8 @@ class ExistingLines:
     async def _page(
         self, index: int, position: Position, chosen: cluster_pb2.Worker.FetchLogsFilter, max_bytes: int
     ) -> list[Chunk]:
-        """Return the next chunks of the log of one attempt. If the page reaches the end of the log, the last chunk has
-        the end.
+        """Return a page with the next chunks of the log of one attempt. If the page reaches the end of the log, the
+        field `end` of the last chunk is set.
 
         Raises:
             UnavailableError: No server has the log at the moment.

@@ -1,8 +1,8 @@
-"""Writes the items of all readers in small steps on the event loop, and shares the steps fairly between callers.
+"""Formats log lines in small steps on the event loop, and shares the steps fairly between the callers that read logs.
 
-Writing a line costs a few microseconds, and logs have millions of lines. Therefore a reader writes at most
+Formatting a line costs a few microseconds, and logs have millions of lines. Therefore an answer formats at most
 `lines_per_turn` lines in one turn of a fair queue (`FairLane`), and the event loop handles other events before the next
-turn of any reader. Another call to the controller waits for one or two turns, for a few milliseconds at most.
+turn of any answer. Another call to the controller waits for one or two turns, for a few milliseconds at most.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from iris.cluster.controller.plain_http.items import Batch, Item
 from iris.rpc.serving.fair_lane import FairLane
 
 LINES_PER_TURN = 500
-# A cursor has the positions of all tasks that are read. Writing a cursor with this number of tasks costs about as much
-# as writing a line.
+# A cursor has the positions of all tasks that are read. Encoding a cursor of this number of tasks costs about as much
+# as formatting a line.
 _TASKS_PER_LINE = 50
 
 
 def lines_per_turn(num_tasks: int, *, has_cursors: bool) -> int:
-    """Return how many lines a reader may write in one turn.
+    """Return how many lines an answer may format in one turn.
 
     Args:
         num_tasks: The number of tasks that are read.
-        has_cursors: Whether the format writes the cursor of each line.
+        has_cursors: Whether the format contains the cursor of each line.
     """
     return max(1, LINES_PER_TURN // (1 + num_tasks // _TASKS_PER_LINE)) if has_cursors else LINES_PER_TURN
 
 
 def writing_lane() -> FairLane:
-    """Return the fair queue in which the readers of one controller wait for their turns to write. The number of waiting
-    turns needs no limit, because a reader waits for one turn at a time, and the number of readers is limited.
+    """Return the fair queue in which the answers with logs wait for their turns to format lines. The number of waiting
+    turns needs no limit, because an answer waits for one turn at a time, and the number of answers is limited.
     """
     return FairLane("lines of logs", at_once=1, per_caller=1)
 
@@ -41,14 +41,14 @@ def writing_lane() -> FairLane:
 async def write_items(
     items: AsyncGenerator[Item], written: LogFormat, lane: FairLane, caller: str, size: int
 ) -> AsyncGenerator[tuple[Item, bytes]]:
-    """Yield each item with its bytes. A large batch of lines is split into several small batches.
+    """Yield each item of an answer with the bytes to send. A large batch of lines is split into several small batches.
 
     Args:
-        items: The items of one reader.
+        items: The items of the answer, from its log reader.
         written: The format of the answer.
-        lane: The fair queue in which all readers wait for their turns.
+        lane: The fair queue in which all answers wait for their turns.
         caller: The key of the caller that reads. All callers get equal shares of the turns.
-        size: The largest number of lines that the reader writes in one turn.
+        size: The largest number of lines that are formatted in one turn.
     """
     async with aclosing(items):
         async for item in items:

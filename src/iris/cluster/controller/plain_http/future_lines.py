@@ -1,4 +1,4 @@
-"""Follows logs until all tasks have ended. A reader of logs has two stages, and this is the second stage.
+"""Follows logs until all tasks have ended. A log reader first reads the lines that already exist (existing_lines.py).
 
 `iris.cluster.logs.follow` decides which logs are read next, and `AsyncioDriver` reads them from the workers and the
 kept logs. `FutureLines` turns the received records into lines. Following a log needs no thread, and stores only the

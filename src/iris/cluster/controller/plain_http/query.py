@@ -208,6 +208,8 @@ def _check_together(query: LogQuery) -> None:
     if query.tail is not None and query.max_lines:
         raise InvalidArgumentError("tail and max_lines exclude each other: select either the last or the first lines")
     if query.start_ms and query.end_ms and query.start_ms > query.end_ms:
-        raise InvalidArgumentError("since must be earlier than until")
+        raise InvalidArgumentError("since must be earlier than until: exchange the two times, or leave one out")
     if query.follow and query.end_ms:
-        raise InvalidArgumentError("follow and until exclude each other: a follow goes on until the tasks have ended")
+        raise InvalidArgumentError(
+            "follow and until exclude each other, because follow=1 reads until the tasks have ended: leave one out"
+        )

@@ -41,7 +41,7 @@ class ReaderState:
         sources: The object that finds the worker or the kept log for each attempt.
         record: The job.
         caller: The name of the caller, whose quotas apply.
-        query: What the reader selects.
+        query: The parameters of the request, which select the lines.
         indices: The indices of the tasks to read.
         partial: Whether partial lines are returned while the task writes them.
         blocks: Whether whole lines that were captured together are returned as one entry.
@@ -131,7 +131,7 @@ class ReaderState:
         self._readers[task_index] = reader
 
     def received(self) -> dict[int, Position]:
-        """Return the position up to which the bytes of each task have arrived."""
+        """Return, for each task, the position in its logs up to which all bytes have arrived."""
         return {index: reader.received for index, reader in self._readers.items()}
 
     # Requests.
@@ -148,9 +148,8 @@ class ReaderState:
 
     @property
     def checks_start_itself(self) -> bool:
-        """Whether this reader itself checks `start_ms` while it follows a log. Otherwise the servers of the logs check
-        `start_ms`. A server that applies a filter sends only whole lines. Therefore the user would not see an
-        unfinished line such as a prompt.
+        """Whether this reader itself checks `start_ms` while it follows a log. A server of logs that checks `start_ms`
+        sends only whole lines, and the user does not see an unfinished line such as a prompt.
         """
         return self.filter.start_ms > 0 and not self.filter.regex
 

@@ -147,7 +147,8 @@ class PlainHttp:
         self._authorisation.check_request(known, _METHOD, message)
 
     async def _find(self, job_id: str, query: LogQuery) -> tuple[JobRecord, LogQuery]:
-        """Return the job, and the query with the task if the path has the id of a task.
+        """Return the job that the path names. If the path has the id of a task, return the task's job, and a query that
+        selects this task only.
 
         Raises:
             NotFoundError: There is no such job.

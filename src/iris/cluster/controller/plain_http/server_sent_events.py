@@ -2,9 +2,8 @@
 when it connects again. The input is the items that the log reader produces, such as lines and notices.
 
 The id of an event contains a cursor, and the other values that a reader needs to continue without a lost or doubled
-line. A browser sends the id of the last event as `Last-Event-ID` when it connects again. The parts of an id are
-separated by dots:
-
+line. A browser sends the id of the last event as `Last-Event-ID` when it connects again. An id begins with a cursor,
+after which some of these parts may follow, separated by dots:
     CURSOR                      the place after the event
     CURSOR.s1732445000000       also the time after which lines are selected, because `since=10m` moves with the clock
     CURSOR.u1732448600000       also the time up to which lines are selected

@@ -45,7 +45,7 @@ class GangKind(NamedTuple):
 
 
 class _Pool:
-    """The machines with certain labels, sorted by their amount of each resource."""
+    """The machines that may serve gangs with certain labels, sorted by their free amount of each resource."""
 
     def __init__(self, members: Sequence[int]) -> None:
         self.members = members
@@ -60,22 +60,20 @@ class _Pool:
         self._sums: list[list[int]] = []
 
     def refresh(self, amounts: Sequence[Sequence[int]]) -> None:
-        """Recompute the orders and the sums from the amounts that are free now."""
+        """Sort the machines again, and recompute the sums, from the amounts that are free now."""
         self.orders = [sorted(self.members, key=lambda i, free=free: -free[i]) for free in amounts]  # type: ignore[misc]
         self._negative = [[-free[i] for i in order] for order, free in zip(self.orders, amounts, strict=True)]
         self._sums = [[0, *itertools.accumulate(-value for value in row)] for row in self._negative]
         self.is_stale = False
 
     def count_with_at_least(self, index: int, amount: int) -> int:
-        """Return how many machines have at least `amount` of the resource at `index`."""
+        """Return how many machines have at least `amount` free of the resource at `index` of `Resources.amounts`."""
         return bisect.bisect_right(self._negative[index], -amount)
 
     def lacks(self, gang: GangRequest, index: int) -> bool:
-        """Return True if the sums of the free amounts show that the machines have too little of this resource for the
-        gang.
-
-        If the result is False, the machines may still have too little, because a sum includes free amounts that are too
-        small for one slot.
+        """Return True if the sums of the free amounts prove that the machines have too little of one resource for the
+        gang. If the result is False, the machines may still have too little, because a sum includes free amounts that
+        are too small for one slot.
         """
         want = gang.need.amounts()[index]
         if gang.placement is Placement.TOGETHER:
@@ -119,7 +117,7 @@ class MachineSet:
         return self._empty
 
     def fits(self, gang: GangRequest) -> bool:
-        """Return True if the gang would fit if nothing were allocated."""
+        """Return True if the gang fits into the total resources of the live machines."""
         kind = GangKind.of(gang)
         if kind not in self._fits:
             if len(self._fits) >= _MAX_REMEMBERED:
@@ -128,7 +126,7 @@ class MachineSet:
         return self._fits[kind]
 
     def fits_with_all_alive(self, gang: GangRequest) -> bool:
-        """Return True if the gang would fit if nothing were allocated and every machine were alive."""
+        """Return True if the gang fits into the total resources of all machines, including dead machines."""
         if all(machine.alive for machine in self.machines):
             return self.fits(gang)
         if self._all_alive is None:
@@ -211,7 +209,7 @@ class FreeCapacity:
         return distribute_slots(gang, candidates, self.free)
 
     def units(self, gang: GangRequest, position: int) -> int:
-        """Return the number of units that the machine at a position contributes to `units_wanted` of the gang. The
+        """Return how many of the units that `units_wanted` counts for a gang the machine at a position can provide. The
         machine must be one of `members(gang)`.
         """
         need, (cpu, memory, gpu) = gang.need, self._amounts
@@ -256,8 +254,8 @@ class FreeCapacity:
             pool.is_stale = True
 
     def lacks(self, gang: GangRequest, index: int) -> bool:
-        """Return True if the machines have too little of the resource at `index` of `Resources.amounts` for the gang,
-        even if they had enough of all other resources.
+        """Return True if the gang does not fit because of one resource alone, the resource at `index` of
+        `Resources.amounts`.
         """
         want = gang.need.amounts()[index]
         if not want:

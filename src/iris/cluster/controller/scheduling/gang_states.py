@@ -43,8 +43,8 @@ class Requested:
         is_confirmed: False if the engine did not answer the request. The engine may or may not have received an
             unanswered request.
         engine_reason: The engine's reason why the gang waits; None until a snapshot contains the waiting gang.
-        blocking_since_s: Since when the gang blocks an older gang that has a reservation: the time of the first of the
-            consecutive scheduling passes that found this. None if the last pass did not find it.
+        blocking_since_s: Since when all scheduling passes have found that the gang blocks an older gang with a
+            reservation; None if the gang did not block an older gang in the last pass.
     """
 
     since_s: float

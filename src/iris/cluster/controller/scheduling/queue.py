@@ -90,8 +90,8 @@ class Queue:
     the number of kinds, not on the number of queued gangs.
 
     Attributes:
-        newcomers: The ids of the queued gangs without a reason, in the order of their arrival. The dict is used as an
-            ordered set.
+        newcomers: The ids of the queued gangs for which no reason to wait was found yet, in the order of their arrival.
+            The dict is used as an ordered set.
     """
 
     def __init__(self, entries: Iterable[QueuedGang] = ()) -> None:

@@ -118,8 +118,8 @@ class Submitter:
         self._explain_queued(result, explain_all=explain_all)
 
     def forget_reasons(self) -> None:
-        """Make the next pass with `explain_all` set the reasons of all queued gangs again, because other code has
-        changed some of these reasons.
+        """Record that other code has changed the reasons of some queued gangs. The next call of `explain` with
+        `explain_all` then sets the reasons of all queued gangs again.
         """
         self._common_causes.clear()
 

@@ -53,7 +53,7 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A part of all jobs in the order of submission.
+    """The range of job numbers from `first` to `last`, in which jobs are read in the order of their numbers.
 
     Attributes:
         first: The lowest number of a job.
@@ -68,13 +68,13 @@ class Range:
     limit: int
 
     def contains(self, number: int) -> bool:
-        """Return whether a number lies between `first` and `last`. The limit is not checked."""
+        """Return whether the number of a job is in the range. `limit` is not checked."""
         return self.first <= number <= self.last
 
 
 def read_page(db: sqlite3.Connection, wanted: JobFilter, within: Range) -> list[JobRecord]:
-    """Return the ended jobs in a part of the list that match a filter, without their entry points. `within` selects the
-    part and the order.
+    """Return the ended jobs in a range of job numbers that match a filter, without their entry points. The range
+    `within` also sets the order and the largest number of jobs.
     """
     where, values = _conditions(wanted)
     order = "DESC" if within.newest_first else "ASC"

@@ -98,7 +98,7 @@ def pack(record: JobRecord) -> bytes:
 
 
 def unpack(packed: bytes, rest: bytes, entry_point: bytes | None, number: int) -> JobRecord:
-    """Return an ended job from its packed record. `load_job` documents the other arguments.
+    """Return an ended job from its packed record. The other arguments have the same meaning as in `load_job`.
 
     Raises:
         ValueError: The record was packed by a newer version of Iris.

@@ -48,17 +48,17 @@ class QuotaUse:
         Raises:
             ResourceExhaustedError: The user has too many unfinished jobs or tasks.
         """
-        for one, many, has, more, limit, option in (
+        for one, many, num_now, num_new, limit, option in (
             ("job", "jobs", self._jobs[user], 1, self._quota.jobs, "--max-jobs-per-user"),
             ("task of a job", "tasks of jobs", self._tasks[user], tasks, self._quota.tasks, "--max-tasks-per-user"),
         ):
-            if has + more > limit:
-                user_has = f"user {quoted(user)} has" if user else word_for(has, "there is", "there are")
-                found = counted(has, f"unfinished {one}", f"unfinished {many}")
+            if num_now + num_new > limit:
+                user_has = f"user {quoted(user)} has" if user else word_for(num_now, "there is", "there are")
+                unfinished = counted(num_now, f"unfinished {one}", f"unfinished {many}")
                 raise ResourceExhaustedError(
-                    f"{user_has} {found}, and {more:,} more would exceed the limit of"
-                    f" {limit:,}: wait for the end of some, or kill some ('iris ps', 'iris kill'; 'iris up {option}'"
-                    " sets the limit)",
+                    f"{user_has} {unfinished}, and {num_new:,} more would exceed the limit of {limit:,}: wait until"
+                    " some of the jobs end, or end jobs with 'iris kill' ('iris ps' lists them;"
+                    f" 'iris up {option}' sets the limit)",
                     reason=ErrorReason.QUOTA_EXCEEDED,
                     metadata={"user": user, "limit": str(limit)},
                 )

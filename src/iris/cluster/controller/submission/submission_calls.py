@@ -12,8 +12,8 @@ from iris.rpc.cluster_pb2 import Controller
 
 
 class SubmissionCalls:
-    """The calls of `ControllerService` that submit jobs, and with which workers fetch the parts of submissions. The
-    file cluster.proto documents each call.
+    """The calls of `ControllerService` that submit jobs, and the calls by which workers fetch workspaces and inputs.
+    The file cluster.proto documents each call.
 
     Args:
         submissions: The object that accepts new jobs.

@@ -185,7 +185,7 @@ def _check_placement(request: LaunchJobRequest) -> None:
 
 
 def _check_inputs(request: LaunchJobRequest) -> None:
-    """Check the inputs of the tasks, and that there is one item for each task."""
+    """Check that `inputs_blob` has one item of inputs for each task, and matches the other fields about inputs."""
     if not request.inputs_blob:
         # When a job is submitted again, the request has only the hash of its inputs, because the controller has stored
         # the inputs.
@@ -210,7 +210,7 @@ def _check_inputs(request: LaunchJobRequest) -> None:
     per_task = check_whole_number("inputs_per_task", request.inputs_per_task, least=1, most=MAX_INT32)
     if -(-request.num_inputs // per_task) != count:
         raise InvalidArgumentError(
-            f"num_inputs must fill {count} tasks of {per_task} inputs each, got {request.num_inputs}"
+            f"num_inputs must match the {count} tasks with up to {per_task} inputs each, got {request.num_inputs}"
         )
 
 
@@ -257,10 +257,12 @@ def _check_dependencies(request: LaunchJobRequest) -> None:
                 f" got {one.condition}"
             )
         if not one.job_id:
-            raise InvalidArgumentError("the id of a job in after must not be empty")
+            raise InvalidArgumentError("each job_id in 'after' must be the id of a job, got an empty string")
         condition = condition_of(one)
         if seen.setdefault(one.job_id, condition) != condition:
-            raise InvalidArgumentError(f"job {quoted(one.job_id)} is in after twice, with different conditions")
+            raise InvalidArgumentError(
+                f"'after' names job {quoted(one.job_id)} twice, with different conditions: name each job once"
+            )
         own_id = job_id_of(request)
         if one.job_id == own_id:
             raise InvalidArgumentError(f"job {quoted(own_id)} cannot wait for itself")
@@ -285,7 +287,7 @@ def _check_seen_indices(request: LaunchJobRequest) -> None:
     ):
         raise InvalidArgumentError(
             f"seen_task_indices must have one index for each of the {replicas} tasks, in ascending order, from 0 to"
-            f" {request.seen_num_tasks - 1}"
+            f" {request.seen_num_tasks - 1}, got {len(seen)} indices"
         )
 
 

@@ -26,7 +26,7 @@ _Begin = tuple[TraceContext, int, float]
 
 
 class CallSpans:
-    """An interceptor that makes the spans. The interceptor must come before the interceptors that refuse calls.
+    """The interceptor that makes the spans of calls. It must come before the interceptors that refuse calls.
 
     Args:
         pending: The queue to which finished spans are added before they are sent.

@@ -48,7 +48,7 @@ class CollectorAnswer:
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the collector has accepted the request, though it may have rejected single spans."""
+        """Whether the collector has accepted the request. The collector may still have rejected single spans."""
         return not self.problem or self.num_rejected > 0
 
 

@@ -44,11 +44,11 @@ class PendingSpans:
         await self._added.wait()
 
     def first(self, count: int) -> Sequence[Span | UploadedLog]:
-        """Return the oldest spans. The spans stay in memory until `remove` is called."""
+        """Return the oldest `count` spans. The spans stay in memory until `remove` is called."""
         return list(itertools.islice(self._waiting, count))
 
     def remove(self, count: int) -> None:
-        """Remove the oldest spans."""
+        """Remove the oldest `count` spans."""
         for _ in range(count):
             self._waiting.popleft()
         if not self._waiting:

@@ -2,7 +2,6 @@
 
 The objects and the exporter of OpenTelemetry's SDK would take a fifth of the CPU time that the controller needs for a
 short task. The encoder in this module takes about a twentieth of this time, because it uses two properties of protobuf:
-
 * The encoding of a message is the concatenation of the encodings of its fields, in any order. Therefore fields that
   many spans share are encoded once, by generated messages, and their bytes are used again.
 * The ids and the times have fixed sizes. Therefore one `struct.pack` encodes all of them.
@@ -102,7 +101,7 @@ def encode_spans(spans: Iterable[Span]) -> bytes:
 
 
 def _encode(span: Span) -> bytes:
-    """Return the encoding of any span, as a field of `ScopeSpans`."""
+    """Return the encoding of a span with any attributes, as a field of the message `ScopeSpans`."""
     ids_and_times = _IDS_AND_TIMES.pack(
         span.span_id, _PARENT_ID, span.parent_id or _NO_ID, _BEGIN, span.begin_ns, _END, span.end_ns
     )
@@ -130,7 +129,9 @@ def _encode(span: Span) -> bytes:
 
 @lru_cache(1024)
 def _plain_head(trace: Trace, name: str) -> bytes:
-    """Return the encoding of a span with a local parent and without attributes, up to the id of the span."""
+    """Return the first bytes of an encoded span, up to the span's id. The span must have a parent in this process and
+    no attributes.
+    """
     fields = _shared(trace, False, False) + _text_field(_NAME, name) + _SPAN_ID
     return _SPAN + _varint(len(fields) + _IDS_AND_TIMES.size) + fields
 

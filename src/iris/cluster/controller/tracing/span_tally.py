@@ -11,11 +11,16 @@ from iris.metrics.tallies import Counts
 class Drop(enum.StrEnum):
     """Why spans were given up. The value is a label of the metric."""
 
-    REFUSED = "refused"  # The collector refused the request with a status that forbids a further try.
-    REJECTED = "rejected"  # The collector accepted the request except these spans.
-    JOB_REMOVED = "job_removed"  # The job was removed before its spans were sent.
-    EXPIRED = "expired"  # The events of the attempts are not stored any more.
-    OVERFLOW = "overflow"  # Too many spans of calls and of log uploads waited to be sent.
+    # The collector refused the whole request with a status that forbids a further try.
+    REFUSED = "refused"
+    # The collector accepted the request except these spans.
+    REJECTED = "rejected"
+    # The job was removed before its spans were sent.
+    JOB_REMOVED = "job_removed"
+    # The events of the attempts, from which the spans are made, are not stored any more.
+    EXPIRED = "expired"
+    # Too many spans of calls and of log uploads waited to be sent.
+    OVERFLOW = "overflow"
 
 
 SENT = counter("iris_trace_spans_sent_total", "Spans of traces that the collector has accepted.")
@@ -55,7 +60,7 @@ class SpanTally:
         self._last_problem = problem
 
     def pop_unreported(self) -> tuple[int, str]:
-        """Return how many spans were given up since the last call of this method, and why the last ones were."""
+        """Return how many spans were given up since the last call of this method, and why the newest of them was."""
         amount, self._unreported = self._unreported, 0
         return amount, self._last_problem
 

@@ -1,9 +1,9 @@
 """Sends the spans of attempts, jobs, calls and log uploads to a collector once they have ended.
 
 The delivery follows the journal of events, and makes the spans of attempts and jobs from the stored times of the job.
-The number of the last event whose spans were sent is stored as the place of the delivery. Therefore a collector that
-does not answer costs no memory, and a restarted controller sends the remaining spans. If the controller is killed
-before the place is stored, the spans of the last second are sent again, with the same ids.
+The database stores the number of the last event whose spans were sent. Therefore a collector that does not answer costs
+no memory, and a restarted controller sends the remaining spans. If the controller is killed before this number is
+stored, the spans of the last second are sent again, with the same ids.
 
 The spans of calls and log uploads are only in memory, in a limited number (`pending_spans.py`).
 """
@@ -36,7 +36,8 @@ from iris.event_log import log_event
 from iris.system.backoff import Backoff
 from iris.system.event_loop import happens
 
-PLACE = "traces"  # The name under which the delivery's place in the journal is stored, in the table of webhooks.
+# The table of webhooks stores the number of the last event whose spans were sent under this name.
+PLACE = "traces"
 KINDS = (
     "task.succeeded",
     "task.retried",
@@ -45,14 +46,17 @@ KINDS = (
     "task.worker_failed",
     *JOB_ENDS,
 )
-GATHER_S = 1.0  # Spans are gathered for this many seconds, so that many spans share one request.
-# If more events than this number arrive sooner, their spans are sent at once, because the journal has only the newest
-# 1,000 events in memory.
+# Spans are gathered for this many seconds, so that many spans share one request.
+GATHER_S = 1.0
+# If more than this number of events arrive while spans are gathered, their spans are sent at once, because the journal
+# has only the newest 1,000 events in memory.
 _GATHER_EVENTS = 700
 _MOST_PENDING = 2000  # One request has at most this many spans of calls and log uploads.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-_ITEMS_AT_ONCE = 50  # After the spans of this many events, the event loop does other work.
-_LAST_REQUEST_S = 10.0  # A controller that stops waits at most this many seconds for the answer of the collector.
+# After making the spans of this many events, the event loop does other work.
+_ITEMS_AT_ONCE = 50
+# A controller that stops waits at most this many seconds for the answer of the collector.
+_LAST_REQUEST_S = 10.0
 _REPORT_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
 
@@ -103,7 +107,7 @@ class TraceDelivery:
         journal: The events.
         pages: The object that reads the stored events.
         jobs: The object that finds the jobs of events.
-        saver: The object that stores the place in the journal.
+        saver: The object that stores the number of the last event whose spans were sent.
         gather_s: For how many seconds spans are gathered before they are sent.
 
     Attributes:
@@ -262,8 +266,8 @@ class TraceDelivery:
                 self._sending = None
 
     async def _conclude(self, answer: CollectorAnswer, page: _Page) -> bool:
-        """Count the spans of an answered request, and store the place of the delivery. Return False if the spans must
-        be sent again.
+        """Count the spans of an answered request, and store the number of its last event. Return False if the spans
+        must be sent again.
         """
         if not answer.is_accepted and not answer.is_final:
             self._retry_after_s = answer.retry_after_s

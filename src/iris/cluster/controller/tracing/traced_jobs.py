@@ -42,7 +42,9 @@ class TracedJobs:
         self._last: tuple[str, Job, JobTrace | None] | None = None
 
     def find_again(self, job_id: str, time_ms: int) -> FoundJob | None:
-        """Return the result of the last call of `find` if that call has found this job. Otherwise return None."""
+        """Return the same as `find`, without an await, if the last call of `find` has found this job. Otherwise return
+        None.
+        """
         last = self._last
         # If a job was removed, a later job may have the same id.
         if last is None or last[0] != job_id or last[1].submitted_at_ms > time_ms or job_id in self._removed:
@@ -50,8 +52,8 @@ class TracedJobs:
         return last[1], last[2]
 
     async def find(self, job_id: str, time_ms: int) -> FoundJob | None:
-        """Return the job with an id that existed at a time, and the identities of its spans. The second value is None
-        if the job has no spans. Return None if the job was removed.
+        """Return the job that had an id at a time, and the identities of the job's spans, or None if its spans are not
+        recorded. If the job was removed and is not kept, return None instead of the pair.
         """
         record = await self._jobs.get(job_id)
         # The job may have been removed, and a later job may have the same id.

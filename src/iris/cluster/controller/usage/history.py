@@ -198,15 +198,15 @@ class UsageHistory:
         return None if total is None else total.series
 
     def worker_now(self, worker_id: str) -> Sequence[int] | None:
-        """Return the sum of what the tasks on a worker use now, with one value for each column of a series; None if the
-        worker has not reported.
+        """Return the CPU, memory and GPUs that the tasks on a worker use together now, with one value for each column
+        of `SUM_COLUMNS`. Return None if the worker has not reported.
         """
         total = self._workers.get(worker_id)
         return None if total is None else total.present
 
     def job_now(self, number: int) -> Sequence[int] | None:
-        """Return the sum of what the tasks of an unfinished job use now, with one value for each column of a series;
-        None if there are no samples.
+        """Return the CPU, memory and GPUs that the tasks of an unfinished job use together now, with one value for each
+        column of `SUM_COLUMNS`. Return None if there are no samples.
         """
         usage = self._jobs.get(number)
         return None if usage is None else usage.total.present
@@ -320,8 +320,8 @@ class UsageHistory:
 
 
 def _take_changed(usages: Sequence[JobUsage]) -> list[tuple[JobUsage, list[int]]]:
-    """Remove up to `_ROWS_AT_ONCE` indices from the changed indices of jobs, and return the removed indices with their
-    jobs.
+    """Choose up to `_ROWS_AT_ONCE` changed series for the next write, and return their indices by job. The chosen
+    series no longer count as changed.
     """
     taken, left = [], _ROWS_AT_ONCE
     for usage in usages:

@@ -1,7 +1,7 @@
 """Stores what a task, a job or a worker has used over time, in a bounded number of points.
 
 A series has two rings of points. The *life* ring covers the whole life of its task. When the ring is full, its step
-doubles, and each two points become one point. Therefore the ring covers any time with the same number of points. The
+doubles, and every two points become one point. Therefore the ring covers any time with the same number of points. The
 *recent* ring covers the last minutes with the shortest step. The recent ring exists once the step of the life ring has
 doubled. The module is pure: the time is an argument.
 """
@@ -64,8 +64,8 @@ class Points:
         return len(self.times)
 
     def add(self, time_s: int, values: Sequence[int]) -> None:
-        """Add a sample. If the sample is not later than the end of the last point, it changes the last point. Otherwise
-        it begins a new point.
+        """Add a sample. A sample after the time that the last point covers begins a new point. Any other sample changes
+        the last point.
         """
         begin = time_s - time_s % self.step_s
         if self.times and begin <= self.times[-1]:
@@ -101,7 +101,8 @@ class Points:
         return Points(self.step_s, self.times[first:end], [column[first:end] for column in self.columns], self.samples)
 
     def with_step(self, step_s: int) -> Points:
-        """Return the points merged into points with a longer step. In averages, each merged point has the same weight.
+        """Merge the points into points with a longer step, and return these. For averages, all merged points have the
+        same weight.
 
         Args:
             step_s: A multiple of the present step.

@@ -129,11 +129,11 @@ class AttemptControl:
         if worker is None:
             return None
         starts = [start for start in starts if is_live(start.task_index, start.attempt_id)]
-        # Some attempts may have been stopped while the controller waited for the answer about task 0.
+        # Attempts that were stopped while the controller waited for the answer about task 0 are not started.
         if meeting is not None:
             starts = [start for start in starts if job.tasks[start.task_index].stop is None]
         why_not = explain_python_mismatch(worker.python_version, record.launch.pickled_by)
-        if why_not:  # The worker's Python cannot load the callable, so the tasks would fail.
+        if why_not:  # No attempt is started, because the worker's Python cannot load the callable.
             self._starts_failed(record, starts, why_not)
             return None
         slots = self._slots.of_job(job.job_id)

@@ -167,7 +167,7 @@ async def start_attempts(
         while is_wanted():
             try:
                 async with calls.turn(worker):
-                    if not is_wanted():  # All the attempts may have ended while the call waited for its turn.
+                    if not is_wanted():  # All the attempts have ended while the call waited for its turn.
                         return None
                     before_try()
                     failpoint("start.before")

@@ -105,7 +105,7 @@ class WorkerReports:
         not live on this worker.
         """
         record = self._jobs.by_id.get(job_id)
-        if record is None:  # The job has ended or was removed, so none of its attempts is live.
+        if record is None:  # The job has ended or was removed, so none of its attempts is live, and no report applies.
             return list(reports)
         job = record.job
         unwanted, accepted, instructions, results = [], [], [], []
@@ -114,7 +114,7 @@ class WorkerReports:
             live = job.live_attempts([report.task_index]) if 0 <= report.task_index < len(job.tasks) else {}
             attempt = live.get(report.task_index)
             if report.job_submitted_at_ms not in (0, job.submitted_at_ms):
-                attempt = None  # The report is about an attempt of a removed job that had the same name.
+                attempt = None  # The report does not apply, because it is about a removed job that had the same name.
             if attempt is None or (attempt.attempt_id, attempt.worker_id) != (report.attempt_id, report.worker_id):
                 unwanted.append(report)
                 continue

@@ -1,8 +1,8 @@
 """Sends pages of the list of jobs, and their changes, to the clients that watch the list (`WatchJobs`).
 
-Clients that ask for the same page share one watch. The watch reads the database once, when its first client comes, and
-then follows the changes of jobs:
-1. When a job changes, each watch of the list only notes the job, which costs a microsecond.
+Clients that ask for the same page of the list share one watch. The watch reads the database once, when its first client
+comes, and then follows the changes of jobs:
+1. When a job changes, each watch only notes the job, which costs a microsecond.
 2. Up to four times a second, and less often for many clients, the watch makes the messages of the noted jobs that are
    on its page, waits until the changes are saved, and announces the messages. If jobs have left the page, the watch
    reads the page again.
@@ -77,12 +77,12 @@ class JobListWatches:
 
     Args:
         jobs: All jobs.
-        pages: The object that reads pages of the list.
+        pages: The object that reads pages of the list of jobs.
         saver: The object that decides which saved state of a job a client may see.
         slices: The object that makes messages with many jobs in small steps.
 
     Attributes:
-        pages: The object that reads pages of the list.
+        pages: The object that reads pages of the list of jobs.
     """
 
     def __init__(self, jobs: JobTable, pages: JobPages, saver: Saver, slices: Slices) -> None:
@@ -98,7 +98,9 @@ class JobListWatches:
         return self._watches.values()
 
     def job_added(self, record: JobRecord) -> None:
-        """Notify the watches of a new job, which is saved. New jobs come in the order of their numbers."""
+        """Notify the watches of a new job, which is saved. The caller must report new jobs in the order of their
+        numbers.
+        """
         self._last_added = max(self._last_added, record.number)
         self.publish(record)
 
@@ -143,10 +145,10 @@ class JobListWatch:
     """The clients that watch one page of the list of jobs.
 
     Args:
-        choice: The jobs on the page.
-        caller: The client for which the watch was created. The work of the watch waits for its turns together with the
-            large answers to this client.
-        last_added: The highest number of a job that exists now.
+        choice: Describes which jobs are on the page.
+        caller: The client for which the watch was created. In the fair queue for large answers, the turns of the watch
+            count as turns of this client.
+        last_added: The highest number that a job has now.
         jobs: All jobs.
         pages: The object that reads pages of the list.
         saver: The object that decides which saved state of a job a client may see.
@@ -255,7 +257,7 @@ class JobListWatch:
         self._announce()
 
     async def _load(self) -> None:
-        """Read the page and the counts for the first time."""
+        """Read the page, and the number of jobs in each state, for the first time."""
         for _ in range(_LOADS):
             self._removed.clear()
             counts, found = await self._read_all()
@@ -265,7 +267,9 @@ class JobListWatch:
         self._counts = counts
 
     async def _read_all(self) -> tuple[StateCounts, dict[int, cluster_pb2.JobStatus]]:
-        """Return the counts and the messages of the page, which show only saved changes."""
+        """Return the number of jobs in each state, and the statuses of the jobs on the page by number. Both show only
+        saved changes.
+        """
         wanted = replace(self._choice.wanted, states=())
         while True:
             async with self._slices.lane.turn(self._caller):
@@ -289,7 +293,7 @@ class JobListWatch:
         return await self._pages.read(self._choice)
 
     async def _update(self) -> None:
-        """Apply the noted changes to the page and the counts."""
+        """Apply the noted changes of jobs to the page, and to the number of jobs in each state."""
         assert self._counts is not None, "the list was loaded"
         changed, self._changed = dict(sorted(self._changed.items())), {}
         removed, self._removed = self._removed, {}
@@ -335,7 +339,9 @@ class JobListWatch:
         announced.set()
 
     def _message(self, known: Versions | None, now: Versions, counts: StateCounts) -> WatchJobsResponse:
-        """Return the message with the changes from the versions that a client knows to the versions `now`."""
+        """Return the message with all changes since the versions `known`, which a client has received. None stands for
+        a new client.
+        """
         # A stored message can be used again only if the client knows the same versions, and the page and the counts
         # have not changed since the message was made.
         message = self._messages.get((known, now))
@@ -351,6 +357,6 @@ class JobListWatch:
 
 
 def shortest_pause_s(clients: int) -> float:
-    """Return the shortest time between two announcements to a number of clients, in seconds."""
+    """Return the shortest time between two messages about changes, in seconds, if `clients` clients watch the list."""
     few_s = min(_PACE_S + clients * _PACE_PER_CLIENT_S, _LONGEST_PACE_S)
     return max(few_s, _PACE_S + clients * _PACE_PER_CLIENT_OF_MANY_S)

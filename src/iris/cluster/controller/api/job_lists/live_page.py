@@ -31,7 +31,7 @@ class LivePage:
     """A page of the list of jobs.
 
     Args:
-        choice: The jobs that are on the page.
+        choice: Describes which jobs are on the page.
         most_bytes: The largest size of all messages together. The page has at least one job if the list has one.
 
     Attributes:
@@ -48,7 +48,7 @@ class LivePage:
         self._order: list[int] = []
         self._bytes = 0
         self._has_more = False
-        # The jobs that have left the page: the version of the page without the job, and the number of the job.
+        # The jobs that have left the page, as pairs of the page's version after the departure and the job's number.
         self._left: deque[tuple[int, int]] = deque()
         # The version of the newest entry that was dropped from `_left`. A reader that knows only an older version gets
         # the whole page.
@@ -58,14 +58,14 @@ class LivePage:
         return number in self._entries
 
     def could_contain(self, number: int) -> bool:
-        """Return whether a job with this number would be on the page if the job met the conditions."""
+        """Return whether a job with this number belongs on the page if the job meets the conditions."""
         if not self._choice.in_range(number):
             return False
         return not self._has_more or not self._order or self._key(number) < self._order[-1]
 
     def replace_all(self, found: Mapping[int, cluster_pb2.JobStatus]) -> None:
-        """Replace all jobs of the page. The mapping has the statuses of the jobs by number. If further pages follow,
-        the mapping also has the first job of the next page.
+        """Replace all jobs of the page by the jobs in `found`, which maps numbers of jobs to statuses. If further pages
+        follow, `found` also has the first job of the next page.
         """
         self.needs_reading = False
         self._has_more = False
@@ -76,7 +76,9 @@ class LivePage:
         self._cut()
 
     def change(self, number: int, status: cluster_pb2.JobStatus | None) -> None:
-        """Show the new state of a job. The status None means that the job does not meet the conditions."""
+        """Show the new status of a job on the page. With the status None, remove the job from the page, because the job
+        does not meet the conditions.
+        """
         if status is None:
             if number in self._entries:
                 self._remove(number)
@@ -86,7 +88,7 @@ class LivePage:
             self._cut()
 
     def fill(self, response: cluster_pb2.Controller.WatchJobsResponse, known: int | None) -> None:
-        """Add the changes since a version to a message.
+        """Add the changes of the page since a version to a message.
 
         Args:
             response: The message.
@@ -135,5 +137,5 @@ class LivePage:
             self._has_more = True
 
     def _key(self, number: int) -> int:
-        """Return the sort key for a job's number, or the job's number for a sort key."""
+        """Convert a job's number to its sort key, or a sort key to the job's number."""
         return -number if self._choice.newest_first else number

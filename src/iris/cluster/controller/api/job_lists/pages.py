@@ -53,7 +53,7 @@ class PageChoice:
     first: int | None
 
     def in_range(self, number: int) -> bool:
-        """Return whether a job can be on this page or on a later page."""
+        """Return whether the number of a job lies on this page or on a later page. The conditions are not checked."""
         if self.first is None:
             return True
         return number <= self.first if self.newest_first else number >= self.first
@@ -91,10 +91,10 @@ class JobPages:
         return PageChoice(wanted, request.newest_first, limit, first)
 
     async def read(self, choice: PageChoice) -> dict[int, cluster_pb2.JobStatus]:
-        """Return the messages of the jobs of a page by number, and one more job if further pages follow. The messages
+        """Return the statuses of the jobs of a page by number, and one more job if further pages follow. The statuses
         may show unsaved changes (see `Saver.settled`).
 
-        The jobs in memory are listed before the database is read. Therefore a job that ends in between may be found
+        The jobs in memory are listed before the database is read. Therefore a job that ends meanwhile may be found
         twice, in memory and in the database. In this case, the page shows the job once, with the status from memory.
         """
         within = _range_of(choice)
@@ -108,14 +108,14 @@ class JobPages:
         return {number: found[number] for number in sorted(found, reverse=choice.newest_first)[: within.limit]}
 
     def _read_ended(self, wanted: JobFilter, within: Range) -> list[tuple[int, cluster_pb2.JobStatus]]:
-        """Return the messages of ended jobs with their numbers. This method runs in a thread."""
+        """Return the number and the status of each ended job of a page. This method runs in a thread."""
         records = self._store.read(partial(read_page, wanted=wanted, within=within))
         return [(record.number, messages.job_status(record)) for record in records]
 
     def _live_statuses(
         self, records: Sequence[JobRecord], wanted: JobFilter, limit: int
     ) -> Steps[dict[int, cluster_pb2.JobStatus]]:
-        """Make the messages of the first `limit` records that match, by number."""
+        """Return the statuses of the first `limit` jobs in `records` that match the filter `wanted`, by number."""
         found: dict[int, cluster_pb2.JobStatus] = {}
         for record in records:
             if len(found) == limit:

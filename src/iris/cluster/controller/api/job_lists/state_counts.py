@@ -21,8 +21,8 @@ class StateCounts:
     would be counted twice.
 
     Args:
-        wanted: The conditions. The counted jobs may have any state.
-        last: The highest number of a job that exists before the database is read.
+        wanted: The conditions for the counted jobs. The conditions must accept all states.
+        last: The highest number that a job has before the database is read.
 
     Attributes:
         last: The highest number among all jobs so far, whether or not the jobs meet the conditions.
@@ -42,13 +42,13 @@ class StateCounts:
         return list(self._unfinished)
 
     def add_unfinished(self, number: int, job: Job) -> None:
-        """Count an unfinished job. All unfinished jobs are counted before the ended jobs, which the database counts."""
+        """Count an unfinished job. The caller must count all unfinished jobs before it reads the database."""
         if self._wanted.matches(job):
             self._unfinished[number] = int(job.state)
             self._counts[int(job.state)] += 1
 
     def add_ended(self, counts: Mapping[int, int]) -> None:
-        """Add the ended jobs of the database, by state."""
+        """Add the number of ended jobs in each state, as counted by the database."""
         self._counts.update(counts)
 
     def change(self, number: int, job: Job, state: int) -> None:

@@ -1,8 +1,8 @@
-"""Delivers the events of the cluster to one webhook: one event after the other, each at least once.
+"""Delivers the events of the cluster to one webhook. The events are sent one after the other, each at least once.
 
-The whole state of a delivery is its place in the journal of events, and this place is stored. Therefore a dead receiver
-costs no memory, and a restarted controller continues where it stopped. The place is stored about once a second.
-Therefore some events may be sent again after a crash, with the same ids.
+The whole state of a delivery is its position in the journal of events, which is the number of the last handled event.
+Therefore a dead receiver costs no memory. The position is stored about once a second, so that a restarted controller
+continues there. After a crash, some events may be sent again, with the same ids.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ from iris.system.event_loop import happens
 from iris.versions import VERSION
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
-MAX_AGE_MS = 24 * 3600 * 1000  # An event that is not delivered after this time is given up.
-MAX_REFUSALS = 5  # An event is given up after this many answers of the receiver that rule out a later success.
+# An event that is not delivered after this time is given up.
+MAX_AGE_MS = 24 * 3600 * 1000
+# An event is given up after this many answers of the receiver that rule out a later success.
+MAX_REFUSALS = 5
 _SAVE_EVERY_S = 1.0
 _LAST_SAVE_S = 10.0
-# After this many events that a webhook does not want, the place of the webhook in the journal is stored.
+# After this many events that a webhook does not want, the position of the webhook in the journal is stored.
 _MOST_UNSAVED = 1_000
 _log = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ class WebhookSettings:
 
     @property
     def url_hash(self) -> str:
-        """The name under which the place of the webhook is stored."""
+        """The hash of the URL. The database stores the webhook's position in the journal of events under this name."""
         return hashlib.sha256(self.url.encode()).hexdigest()
 
 
@@ -78,7 +80,7 @@ class WebhookDelivery:
         number: The number of the last event that was delivered or given up.
         journal: The events.
         pages: The object that reads the stored events.
-        saver: The object that stores the place of the delivery.
+        saver: The object that stores the position of the delivery in the journal.
         pauses: The pauses between the tries of one event.
         max_age_ms: After how many milliseconds an event is given up.
     """
@@ -145,8 +147,8 @@ class WebhookDelivery:
                     await self._save()
                 await stored.wait()
         finally:
-            # The saver of changes may have stopped, or may not have started. The place is then not stored, and the next
-            # controller sends some events again.
+            # The saver of changes may have stopped, or may not have started. The position is then not stored, and the
+            # next controller sends some events again.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_SAVE_S):
                     await self._save()
@@ -154,8 +156,8 @@ class WebhookDelivery:
 
     @property
     def _needs_save(self) -> bool:
-        """Whether the place of the webhook in the journal must be stored soon. The place is not urgent if no event was
-        delivered or given up since the place was last stored, and only a few other events have passed.
+        """Whether the position in the journal must be stored soon, because an event was delivered or given up, or
+        because many events that the webhook does not want were skipped.
         """
         handled = self._delivered + self._dropped
         return handled != self._saved_handled or self._number - self._saved_number > _MOST_UNSAVED
@@ -273,8 +275,8 @@ class WebhookDelivery:
 
 
 def stored_places(store: Store, names: Collection[str], last_number: int) -> dict[str, int]:
-    """Return the place of each delivery by name, and remove the places of deliveries that do not exist any more. A new
-    delivery begins with the events from now on.
+    """Return the position of each delivery in the journal of events, by name. Remove the stored positions of deliveries
+    that do not exist any more. A new delivery begins after the newest event.
 
     Args:
         store: The database, which no other code uses yet.

@@ -191,7 +191,7 @@ class WorkersMissing:
 
     @property
     def code(self) -> PendingCode:
-        """The code of the reason to wait. The reason is the missing worker that explains the delay best."""
+        """The code of the reason to wait, for the missing worker that explains the delay best."""
         return _CODE_OF_MISSING[self.most_telling.kind]
 
     @property
