@@ -73,7 +73,7 @@ def test_forked_server_has_the_attributes_of_a_started_server(tmp_path: Path, mo
     assert forked == attributes(directory)
 
 
-def test_server_is_started_and_not_forked_where_a_fork_would_differ(
+def test_local_cluster_starts_its_server_without_a_fork_if_the_environment_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preloaded: Preloaded
 ) -> None:
     with running_cluster(tmp_path / "same") as server:

@@ -244,7 +244,7 @@ def check_text(name: str, value: object, *, empty: bool = True, accepted: str = 
     if not value and not empty:
         refuse(name, f"{accepted}{_or_none(none)}, and not empty", value)
     check_utf8(name, value)
-    return str.__str__(value)  # A `StrEnum` member becomes plain text.
+    return str.__str__(value)  # A member of a `StrEnum` is converted to a plain `str`.
 
 
 def check_utf8(what: str, text: str) -> None:

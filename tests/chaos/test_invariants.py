@@ -232,7 +232,7 @@ def test_chaos_check_allows_lost_output_on_a_full_disk() -> None:
     assert check(facts) == []
 
 
-def test_chaos_proof_files_are_parsed_into_runs_of_attempts(tmp_path: Path) -> None:
+def test_files_written_by_chaos_tasks_are_parsed_into_runs_of_attempts(tmp_path: Path) -> None:
     (tmp_path / "a~b.1.2").write_text(
         "1000000000 start 5 4\n2000000000 line 0\n3000000000 child a/b/c\n4000000000 end 3\n"
     )

@@ -61,7 +61,7 @@ def test_exec_sends_standard_input_only_with_the_option_i(remote_iris: Iris, job
     assert run() == (b"", b"iris: the command does not get standard input, which is a pipe: add -i to send it\n")
 
 
-def test_exec_with_a_terminal_and_a_pipe_as_input_runs_without_a_terminal(remote_iris: Iris, job: Job) -> None:
+def test_exec_with_option_t_and_a_pipe_as_standard_input_runs_without_a_terminal(remote_iris: Iris, job: Job) -> None:
     script = "import sys; print(sys.stdin.isatty(), sys.stdout.isatty(), sys.stdin.read())"
     done = remote_iris.feed(b"a line", "exec", "-it", f"{job.job_id}/task-0", "--", sys.executable, "-c", script)
     assert (done.returncode, done.stdout) == (0, b"False False a line\n")

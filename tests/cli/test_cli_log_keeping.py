@@ -77,7 +77,9 @@ def test_log_over_the_limit_keeps_its_end_and_shows_the_gap(iris: Iris) -> None:
     assert gap["missing_bytes"] + len(shown.stdout) == 2_000_000
 
 
-def test_logs_move_to_the_log_location_and_are_removed_there_after_keep_logs(iris: Iris, tmp_path: Path) -> None:
+def test_logs_are_moved_to_the_log_location_and_removed_there_when_keep_logs_has_passed(
+    iris: Iris, tmp_path: Path
+) -> None:
     """A sweep comes each minute, and at the start."""
     there, here = tmp_path / "there", iris.home / "state" / "iris" / "logs"
     options = ("--port", "0", "--log-location", f"file://{there}")

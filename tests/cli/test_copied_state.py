@@ -154,7 +154,9 @@ def test_down_in_a_copied_home_directory_does_not_end_the_original_cluster(iris:
 @pytest.mark.parametrize(
     "how", ["in place", pytest.param("moved", marks=pytest.mark.long), "moved while a worker lives"]
 )
-def test_restarted_or_moved_state_directory_is_not_treated_as_a_copy(iris: Iris, tmp_path: Path, how: str) -> None:
+def test_state_directory_that_was_moved_or_used_before_is_not_treated_as_a_copy(
+    iris: Iris, tmp_path: Path, how: str
+) -> None:
     up = iris.json("up", "--port", "0", "--state-dir", "state")
     name = iris.detach("echo done")
     iris.wait_for(name, "SUCCEEDED")

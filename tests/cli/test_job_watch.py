@@ -29,7 +29,7 @@ def test_activity_of_a_running_job_is_the_number_of_its_running_and_failed_tasks
     assert (activity_of(job).waits, activity_of(job).runs) == ("", "RUNNING, 3/4 running, 1 failed")
 
 
-def test_activity_of_followed_tasks_that_all_wait_is_the_reason_of_the_first_task() -> None:
+def test_activity_of_waiting_tasks_is_the_waiting_reason_of_the_first_task() -> None:
     job = cluster_pb2.JobStatus(job_id="a", state=RUNNING, num_tasks=3, tasks_running=1)
     waits = cluster_pb2.TaskStatus(task_id="a/task-2", state=cluster_pb2.TASK_STATE_PENDING, status_message="waiting")
     runs = cluster_pb2.TaskStatus(task_id="a/task-0", state=cluster_pb2.TASK_STATE_RUNNING)

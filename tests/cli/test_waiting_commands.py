@@ -21,7 +21,9 @@ def blocked(path: Path) -> str:
     return f"echo started; while [ ! -e {path} ]; do sleep 0.05; done; exit 4"
 
 
-def test_wait_ends_with_the_jobs_and_exits_with_the_first_code_that_is_not_0(remote_iris: Iris, tmp_path: Path) -> None:
+def test_wait_for_several_jobs_returns_when_all_have_ended_and_exits_with_the_first_failure_code(
+    remote_iris: Iris, tmp_path: Path
+) -> None:
     good, bad = remote_iris.detach("true"), remote_iris.detach(blocked(tmp_path / "go"), "--replicas", "2")
     waits = remote_iris.start("wait", good, bad)
     assert waits.line() == f"{good} ended: SUCCEEDED"

@@ -172,7 +172,7 @@ def test_input_that_always_fails_is_tried_once_and_then_max_retries_failure_time
     assert (tmp_path / "calls").read_text() == "...", "one point for each call"
 
 
-def test_chunk_that_fails_as_a_whole_fails_only_its_own_inputs(client: IrisClient) -> None:
+def test_chunk_that_exceeds_its_timeout_fails_only_its_own_inputs(client: IrisClient) -> None:
     def slow(x: int) -> int:
         time.sleep(600 if x == 2 else 0)
         return x

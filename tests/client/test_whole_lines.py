@@ -156,7 +156,7 @@ def test_tail_returns_only_whole_lines(begin: Program, tmp_path: Path, route: st
 
 
 @ROUTES
-def test_existing_lines_contain_no_partial_line_until_the_attempt_ends(
+def test_partial_line_is_not_returned_without_follow_until_its_attempt_has_ended(
     begin: Program, client: IrisClient, tmp_path: Path, route: str
 ) -> None:
     job = begin("write(b'one\\nhalf', b' a line\\n')")

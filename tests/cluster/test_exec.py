@@ -355,7 +355,7 @@ def test_event_log_names_the_user_the_task_and_the_command_of_an_exec(client: Ir
     assert (event.fields["role"], event.attempt_id) == ("admin", 0)
 
 
-def test_event_log_has_commands_that_were_not_found_but_none_for_an_invented_tunnel(
+def test_command_that_is_not_found_becomes_an_event_and_a_command_through_an_unknown_tunnel_does_not(
     client: IrisClient, job: Job
 ) -> None:
     control = pb.ExecTarget(stream=pb.EXEC_STREAM_CONTROL, command=pb.ExecCommand(command=["invented"]))

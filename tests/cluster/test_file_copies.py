@@ -167,7 +167,7 @@ def test_error_of_an_invalid_file_copy_names_the_argument(client: IrisClient, ta
         client.upload(io.BytesIO(b"x"), task, "out/sub/two/x")
 
 
-def test_growing_file_is_copied_up_to_its_size_and_a_replaced_file_is_refused(
+def test_growing_file_is_copied_up_to_its_initial_size_and_a_replaced_file_is_refused(
     shared_cluster: LocalServer, tmp_path: Path
 ) -> None:
     """The size of the copy is the size at the beginning. A file that is replaced again and again is never mixed."""

@@ -184,7 +184,7 @@ def test_metrics_are_served_for_get_and_head_only(server: LocalServer) -> None:
     assert (unknown.status, b"/metrics/workers" in unknown.body) == (404, True)
 
 
-def test_port_of_metrics_port_serves_the_metrics_and_nothing_else_without_a_token(server: LocalServer) -> None:
+def test_port_of_option_metrics_port_serves_metrics_without_a_token_but_no_calls(server: LocalServer) -> None:
     assert server.metrics_port is not None
     address = f"http://127.0.0.1:{server.metrics_port}"
     answer = ask(address, "GET", "/metrics", authorization="")
@@ -198,7 +198,7 @@ def test_port_of_metrics_port_serves_the_metrics_and_nothing_else_without_a_toke
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics/workers"])
-def test_metrics_port_refuses_requests_to_names_of_other_sites(server: LocalServer, path: str) -> None:
+def test_metrics_port_refuses_requests_whose_host_header_names_another_site(server: LocalServer, path: str) -> None:
     port = server.metrics_port
     address = f"http://127.0.0.1:{port}"
     for host in (f"localhost:{port}", "127.0.0.1", f"[::1]:{port}", "LOCALHOST"):
@@ -209,7 +209,9 @@ def test_metrics_port_refuses_requests_to_names_of_other_sites(server: LocalServ
         assert b"ask 127.0.0.1 or localhost" in refused.body
 
 
-def test_list_of_workers_has_the_format_of_service_discovery(server: LocalServer, worker: str) -> None:
+def test_list_of_workers_has_the_format_of_the_service_discovery_of_prometheus(
+    server: LocalServer, worker: str
+) -> None:
     answer = ask_metrics(server.address, "/metrics/workers")
     assert answer.headers["content-type"] == "application/json"
     (target,) = answer.document

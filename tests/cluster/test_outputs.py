@@ -259,7 +259,7 @@ def test_space_reserved_for_outputs_of_a_lost_attempt_is_free_after_the_next_swe
 
 
 @pytest.mark.parametrize("token", ["x", "-1", "7", "outputs-999", "9" * 5000])
-def test_page_of_outputs_with_a_foreign_token_is_refused(client: IrisClient, done: str, token: str) -> None:
+def test_page_token_of_another_list_is_refused_for_a_list_of_outputs(client: IrisClient, done: str, token: str) -> None:
     request = pb.Controller.ListOutputsRequest(job_id=done, page_token=token)
 
     def listing() -> Any:

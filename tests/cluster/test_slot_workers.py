@@ -162,7 +162,7 @@ def test_gang_of_a_killed_controller_is_drained_by_the_next_controller(tmp_path:
 
 
 @pytest.mark.parametrize("rendezvous", [0, pb.RENDEZVOUS_TORCH], ids=["alone", "that meets"])
-def test_running_gang_continues_until_the_engine_reports_its_slots(
+def test_running_gang_continues_after_a_restart_although_the_engine_reports_no_slots_yet(
     tmp_path: Path, slots: Slots, monkeypatch: pytest.MonkeyPatch, rendezvous: int
 ) -> None:
     gate = tmp_path / "gate"

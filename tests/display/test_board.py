@@ -33,7 +33,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], TerminalProgram]]:
         program.close()
 
 
-def test_progress_on_a_terminal_is_one_line_that_changes_and_ends_as_the_last_text(
+def test_progress_line_on_a_terminal_is_updated_in_place_and_replaced_by_the_final_text(
     start: Callable[[str], TerminalProgram],
 ) -> None:
     program = start(

@@ -73,7 +73,7 @@ async def test_message_is_not_encoded_when_all_its_streams_are_cancelled() -> No
     assert thread.encoded == 2, "the messages of ann and cleo"
 
 
-async def test_stream_encodes_by_itself_when_the_caller_that_began_has_too_many_calls() -> None:
+async def test_message_refused_for_one_caller_with_too_many_calls_is_encoded_for_another_caller() -> None:
     thread, message = MessageThread(), large()
     busy = [encode(thread, large(210), "ann") for _ in range(257)]
     refused = encode(thread, message, "ann")

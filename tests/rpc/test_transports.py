@@ -294,7 +294,7 @@ def test_https_server_without_http2_is_called_over_http1_unless_http2_is_require
     assert len(server.requests) == 1
 
 
-def test_program_without_h2_uses_http1_and_is_told_the_extra_for_http2(
+def test_program_without_h2_uses_http1_and_the_error_for_http2_names_the_missing_extra(
     tls_server: TwoVersionServer, authority: CertificateAuthority
 ) -> None:
     tls_server.requests.clear()

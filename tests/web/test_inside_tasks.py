@@ -154,7 +154,7 @@ def test_only_the_owner_and_admins_see_the_stacks_of_a_job(
     assert not [url for url in asked if "ReadStacks" in url or "inspect" in url]
 
 
-def test_page_requests_a_view_program_again_that_could_not_be_loaded(
+def test_view_program_that_could_not_be_loaded_is_requested_again_with_the_try_again_button(
     shared_cluster: LocalServer, gang: Job, pages: Pages
 ) -> None:
     page = pages.open(shared_cluster.address, route_of(gang))

@@ -36,7 +36,7 @@ def address(
         yield running
 
 
-def test_page_below_a_path_signs_in_and_makes_all_calls_below_the_path(
+def test_page_served_below_a_url_path_makes_all_its_calls_below_this_path(
     address: str, authority: CertificateAuthority, pages: Pages
 ) -> None:
     with IrisClient.remote(address, ca=authority.path, token=token("user", name="ana")) as client:

@@ -116,7 +116,7 @@ def _write_size(size: float) -> str:
 
 
 def whole_number(least: int, most: int = MAX_INT32) -> Kind:
-    """Return the parser, the checks and the help text of an option that takes a whole number within two bounds."""
+    """Return the option type of whole numbers from `least` to `most`."""
 
     def read(value: object) -> int:
         number = int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
@@ -128,8 +128,7 @@ def whole_number(least: int, most: int = MAX_INT32) -> Kind:
 
 
 def count_or(unlimited: str) -> Kind:
-    """Return the parser, the checks and the help text of an option that takes a whole number of at least 1, or
-    a word for an unlimited number.
+    """Return the option type of whole numbers of at least 1, and of a word for an unlimited number.
 
     Args:
         unlimited: The word for an unlimited number. The option then has the value `math.inf`.
@@ -146,7 +145,7 @@ def count_or(unlimited: str) -> Kind:
 
 
 def one_of(*choices: str) -> Kind:
-    """Return the parser, the checks and the help text of an option that takes one of the given words."""
+    """Return the option type whose values are the given words."""
 
     def read(value: object) -> str:
         if value not in choices:
@@ -158,7 +157,7 @@ def one_of(*choices: str) -> Kind:
 
 
 def span(least_s: float, unlimited: str = "") -> Kind:
-    """Return the parser, the checks and the help text of an option that takes a duration. Its values are in seconds.
+    """Return the option type of durations. The values are in seconds.
 
     Args:
         least_s: The shortest accepted duration. 0 means that the duration must be longer than 0.
@@ -181,7 +180,7 @@ def span(least_s: float, unlimited: str = "") -> Kind:
 
 
 def size(unlimited: str = "") -> Kind:
-    """Return the parser, the checks and the help text of an option that takes a size in bytes, at least 1."""
+    """Return the option type of sizes in bytes, which are at least 1."""
     accepted = (
         f"a size of 1 byte or more, such as '200kB', '50GB' or '2GiB'{f', or {unlimited!r}' if unlimited else ''}"
     )

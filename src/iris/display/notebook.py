@@ -24,7 +24,7 @@ class Html:
     """HTML that a notebook shows.
 
     Args:
-        html: The HTML, in which all foreign text is escaped.
+        html: The HTML. Text of users and tasks must be escaped in it.
         text: The content as plain text, for front ends without HTML.
     """
 

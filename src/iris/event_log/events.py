@@ -37,7 +37,7 @@ class TextFormatter(logging.Formatter):
     """Formats a record as a line: time, level, logger, message. The fields of an event follow its name."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, without a newline at its end."""
+        """Return a record as one line, or as several lines if it has a traceback."""
         line = f"{_time_of(record)} {record.levelname} {record.name} {record.getMessage()}"
         if isinstance(record, EventRecord):
             line += "".join(f" {name}={_as_text(value)}" for name, value in record.fields.items())
@@ -52,7 +52,7 @@ class JsonFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the JSON object, without a newline at its end."""
+        """Return a record as a JSON object on one line."""
         content: dict[str, Any] = {
             "time": _time_of(record),
             "level": record.levelname.lower(),

@@ -21,8 +21,10 @@ from iris.arguments import MAX_INT32, check_whole_number
 from iris.errors import InvalidArgumentError, quoted
 from iris.rpc.serving.steps import Steps
 
+# The largest number of items on a page.
 LONGEST_PAGE = 1000
-PAGE_BYTES = 4 * 1024 * 1024  # Clients in other languages accept messages of this size by default.
+# The largest size of a page in bytes. Clients in other languages accept messages of this size by default.
+PAGE_BYTES = 4 * 1024 * 1024
 
 Item = TypeVar("Item", bound=Message)
 

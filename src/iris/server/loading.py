@@ -65,8 +65,8 @@ class Loading:
 
     @contextmanager
     def report_from_thread(self) -> Iterator[None]:
-        """Return a context manager during which a thread reports the progress about every second, because the event
-        loop is blocked.
+        """Return a context manager inside which a thread reports the progress about every second. The event loop
+        cannot report it, because the code inside the context blocks the loop.
         """
         is_over = threading.Event()
 

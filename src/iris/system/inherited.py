@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 
-# Python itself ignores these two signals, and restores them in the programs that `subprocess` starts.
+# These two signals stay ignored. Python itself ignores them, and restores them in the programs that it starts.
 _IGNORED_BY_PYTHON = {getattr(signal, name, None) for name in ("SIGPIPE", "SIGXFSZ")}
 
 
@@ -31,11 +31,12 @@ def reset_signals() -> None:
     """Restore the default disposition of every ignored signal, and unblock all signals. Handlers are kept."""
     for number in signal.valid_signals():
         if number not in _IGNORED_BY_PYTHON and signal.getsignal(number) is signal.SIG_IGN:
-            # The handlers of signals that the C library reserves cannot be set.
+            # Setting the handler fails for signals that the C library reserves.
             with contextlib.suppress(OSError, ValueError):
                 signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        # Python has not installed its handler of SIGINT if SIGINT was ignored when Python started.
+        # If SIGINT was ignored when Python started, Python has not installed its handler, which raises
+        # KeyboardInterrupt.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

@@ -65,7 +65,7 @@ def _has_only_colours(data: bytes) -> bool:
     try:
         data.decode()
     except UnicodeDecodeError:
-        # The bytes are not valid UTF-8, because a colour sequence stands between the bytes of one character.
+        # A colour sequence stands between the bytes of one character. Only the slow path can filter such a line.
         return False
     return True
 
@@ -94,7 +94,7 @@ class ControlFilter:
         # This fast path handles lines that contain only colours. The code below handles all control sequences, but is
         # ten times slower.
         if ends_line and not self._is_in_line and _has_only_colours(data):
-            # Most lines end with a sequence that resets all colours, so that no colours stay active.
+            # No colours stay active if the last sequence resets all colours, as in most lines.
             if data.startswith(_RESETS, data.rfind(b"\x1b[")):
                 self._colours.clear()
                 return begin.encode() + data

@@ -170,7 +170,7 @@ class Lines:
         return self._write_final(line, block.feed(b"\n".join(data) + b"\n" * is_finished, self._clock()))
 
     def _write_final(self, line: _Line, final: list[bytes]) -> bytes:
-        """Return the bytes for rows of a block that have become ordinary lines."""
+        """Return the bytes that print the given rows of progress bars, which are final, as ordinary lines."""
         prefix, block = self._blocks[line]
         if block.is_over:
             del self._blocks[line]

@@ -147,7 +147,7 @@ def test_worker_token_with_an_expiry_too_far_in_the_future_is_renewed(tmp_path: 
     assert tokens.controller_token("w", "p") != first
 
 
-def test_worker_gets_the_revoked_tokens_only_if_it_misses_a_revocation() -> None:
+def test_list_of_revoked_tokens_is_sent_only_to_a_worker_whose_list_is_out_of_date() -> None:
     books = authority()
     assert books.revocations(0) == (0, [])
     token_id, secret = make(books)
@@ -167,7 +167,7 @@ def test_worker_gets_the_revoked_tokens_only_if_it_misses_a_revocation() -> None
         books.revoke_token("nobody")
 
 
-def test_worker_that_knows_an_unsaved_revocation_gets_the_next_revocation() -> None:
+def test_worker_gets_a_new_revocation_although_the_controller_has_lost_an_earlier_one() -> None:
     store = Store(None)
     books = authority(store)
     lost, _ = make(books)

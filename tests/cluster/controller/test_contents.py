@@ -172,7 +172,7 @@ def test_number_of_stored_bytes_survives_restarts(tmp_path: Path) -> None:
 
 
 @for_each_seed(10)
-def test_freed_bytes_equal_the_decrease_of_the_stored_bytes_of_the_user(seed: int) -> None:
+def test_predicted_freed_bytes_equal_the_bytes_that_dropping_the_contents_of_a_job_frees(seed: int) -> None:
     model = StoredModel(None, random.Random(seed))
     for _ in range(40):
         model.step()

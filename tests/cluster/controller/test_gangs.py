@@ -207,7 +207,7 @@ STEPS: list[tuple[str, State, Event, State | None, list[Any]]] = [
 @pytest.mark.parametrize(
     ("state", "event", "expected", "instructions"), [row[1:] for row in STEPS], ids=[r[0] for r in STEPS]
 )
-def test_each_event_of_a_gang_leads_to_the_next_state_and_the_instructions(
+def test_each_event_of_a_gang_leads_to_the_expected_state_and_instructions(
     state: State, event: Event, expected: State | None, instructions: list[Any]
 ) -> None:
     assert next_step(gang(state), event) == Step(expected, tuple(instructions))

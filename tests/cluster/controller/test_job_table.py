@@ -249,7 +249,7 @@ class NothingLaunched:
         pass
 
 
-async def test_name_of_a_job_that_is_being_removed_is_claimed_at_the_end_of_the_removal() -> None:
+async def test_submission_with_the_name_of_a_job_that_is_being_removed_waits_for_the_end_of_the_removal() -> None:
     database = Database()
     table = JobTable(database)
     request = cluster_pb2.Controller.LaunchJobRequest(name="old")

@@ -210,7 +210,7 @@ def calls_of_a_pass(world: World) -> int:
     return calls
 
 
-def test_explaining_2000_queued_gangs_calls_as_many_functions_as_explaining_one(world: World) -> None:
+def test_finding_the_waiting_reason_of_2000_equal_gangs_costs_as_much_as_for_one_gang(world: World) -> None:
     world.submit("runs", 4, replicas=2)
     first = world.submit("one", 3)
     for _ in range(2):

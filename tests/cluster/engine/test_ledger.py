@@ -116,7 +116,7 @@ def test_released_slots_are_written_to_the_ledger_file_later_than_allocated_slot
     assert Ledger(path).load() == [entry("b@0", "local-0")]
 
 
-def test_ledger_without_a_file_keeps_nothing(tmp_path: Path) -> None:
+def test_ledger_without_a_file_writes_nothing_to_the_disk(tmp_path: Path) -> None:
     ledger = Ledger(None)
     assert ledger.load() == []
     ledger.hold(entry("a@0", "local-0"))

@@ -11,7 +11,7 @@ from iris.cluster.files.output_pack import OutputPack, StoredPack
 from iris.rpc import cluster_pb2 as pb
 
 
-def test_list_of_files_that_began_on_the_worker_continues_in_the_stored_outputs(tmp_path: Path) -> None:
+def test_page_token_from_a_list_of_files_on_the_worker_is_valid_for_the_stored_outputs(tmp_path: Path) -> None:
     for directory in ("out/a", "out/b"):
         (tmp_path / directory).mkdir(parents=True)
         for number in range(700):

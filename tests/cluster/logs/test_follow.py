@@ -140,7 +140,7 @@ def test_log_reader_announces_and_reads_the_next_attempt_of_a_retried_task() -> 
     assert driven.do(TimePassed()) == [Read(0, retried.attempts[1], Position(1))]
 
 
-def test_log_of_a_final_task_without_attempts_is_over() -> None:
+def test_following_a_killed_task_without_attempts_ends_at_once() -> None:
     driven = Driven()
     killed = task("KILLED")
     assert driven.do(TasksChanged([killed])) == [NoAttempt(killed)]
@@ -200,7 +200,7 @@ def test_following_a_log_ends_with_an_error_that_a_retry_cannot_change() -> None
     assert driven.do(StreamEnded(1, error)) == [Fail(error)]
 
 
-def test_relay_reports_a_broken_stream_to_its_reader_if_records_were_sent() -> None:
+def test_relaying_controller_reports_a_broken_stream_to_its_reader_if_records_were_sent() -> None:
     driven = Driven(RELAY, tasks=2)
     driven.open()
     driven.do(MessageReceived(1), ChunkReceived(1, chunk(0)))
@@ -211,14 +211,14 @@ def test_relay_reports_a_broken_stream_to_its_reader_if_records_were_sent() -> N
     assert retry.task_index == 1
 
 
-def test_relay_reports_an_outage_to_its_reader_after_two_seconds_without_data() -> None:
+def test_relaying_controller_reports_an_outage_to_its_reader_after_two_seconds_without_data() -> None:
     driven = Driven(RELAY)
     driven.open()
     driven.now += 3.0
     assert isinstance(the_only(driven.do(StreamEnded(1, UnavailableError("gone")))), GiveUp)
 
 
-def test_relay_without_follow_reports_an_outage_after_three_failed_tries() -> None:
+def test_relaying_controller_without_follow_reports_an_outage_after_three_failed_tries() -> None:
     rules = replace(RELAY, follow=False, retry=replace(RELAY.retry, max_tries=3))
     driven = Driven(rules)
     driven.open()

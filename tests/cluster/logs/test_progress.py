@@ -276,7 +276,7 @@ def test_task_that_does_not_have_the_wanted_attempt_is_reported_once() -> None:
     assert progress.update([killed]) == []
 
 
-def test_log_reader_without_tasks_is_over_at_once() -> None:
+def test_log_reader_without_tasks_ends_at_once() -> None:
     progress = Progress({}, follow=True)
     assert progress.is_over
     assert not progress.is_waiting

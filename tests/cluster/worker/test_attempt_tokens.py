@@ -55,7 +55,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(work)
 
 
-def test_token_of_an_own_attempt_is_checked_without_the_controller() -> None:
+def test_token_of_an_attempt_on_this_worker_is_checked_without_the_controller() -> None:
     async def work() -> None:
         world = World()
         world.here["a", 0, 0, 0] = True
@@ -68,7 +68,7 @@ def test_token_of_an_own_attempt_is_checked_without_the_controller() -> None:
     run(work())
 
 
-def test_token_of_a_foreign_attempt_is_checked_with_the_controller_from_time_to_time() -> None:
+def test_token_of_an_attempt_on_another_worker_is_checked_repeatedly_with_the_controller() -> None:
     async def work() -> None:
         world = World(check_s=1000)
         await asyncio.gather(*(world.tokens.confirm(FOREIGN, "token") for _ in range(20)))

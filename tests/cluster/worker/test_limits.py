@@ -231,7 +231,7 @@ def test_tasks_have_a_higher_oom_score_than_workers(enforcing: IrisClient) -> No
     assert enforcing.run(shell(script)).wait(timeout=100).exit_code == 0
 
 
-def test_enforce_none_enforces_no_limits(tmp_path: Path) -> None:
+def test_cluster_with_option_enforce_none_enforces_no_resource_limits(tmp_path: Path) -> None:
     options = {"enforce": "none", "max_processes": 10}
     with running_cluster(tmp_path / "c", **options) as server, IrisClient.remote(server.address) as client:
         script = f"for i in $(seq 20); do sleep 600 & done; exec {shlex.join(python(HOLD, 100))}"

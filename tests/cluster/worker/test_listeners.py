@@ -72,7 +72,7 @@ def test_connection_to_a_port_without_a_listener_is_refused_and_names_the_ports_
     assert text.endswith(f"on {port}" if listens else "on no port")
 
 
-def test_listening_socket_of_another_process_does_not_count_as_own() -> None:
+def test_own_sockets_contains_only_sockets_of_the_given_processes() -> None:
     program = (
         "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1]); sys.stdin.read()"
     )

@@ -271,7 +271,7 @@ def test_failed_callable_writes_its_failure_code(
     assert code is None or code in FailureCode.__members__
 
 
-def test_failure_code_names_a_callable_that_cannot_be_loaded(worker: Worker) -> None:
+def test_callable_that_cannot_be_unpickled_has_the_failure_code_callable_not_loaded(worker: Worker) -> None:
     worker.entrypoint.write_bytes(b"no pickle")
     assert worker.start().code == FailureCode.CALLABLE_NOT_LOADED.name
 

@@ -31,7 +31,7 @@ def test_worker_that_cannot_be_forked_leaves_no_descriptor_or_file_behind(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_fork_server_cleans_up_itself_when_it_cannot_fork_a_janitor(tmp_path: Path) -> None:
+def test_fork_server_that_cannot_fork_a_cleaning_process_cleans_up_after_a_worker_itself(tmp_path: Path) -> None:
     server = ForkServer(tmp_path, fork=no_fork)
     scratch = tmp_path / "w.0-x"
     scratch.mkdir()

@@ -133,7 +133,7 @@ def test_endless_head_closes_the_connection(world: Served, parts: bytes) -> None
     assert_unhurt(world)
 
 
-def test_flood_that_makes_the_server_answer_ends_if_the_client_does_not_read(world: Served) -> None:
+def test_unread_answers_to_a_flood_of_pings_occupy_at_most_a_megabyte_of_the_server(world: Served) -> None:
     """The pings are within the budget, but the client does not read the answers."""
     with Http2Client(world.address) as deaf:
         deaf.ask(1, path="/s/hang")

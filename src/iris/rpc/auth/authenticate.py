@@ -170,8 +170,7 @@ class AuthorisationInterceptor:
     def intercept_bidi_stream(
         self, call_next: Callable[..., AsyncIterator[Any]], requests: AsyncIterator[Any], ctx: Any
     ) -> AsyncIterator[Any]:
-        """Make a call whose requests are a stream. Only the role of the caller decides whether it may make such a
-        call."""
+        """Serve a call whose requests are a stream. Such a call is permitted by the role of the caller alone."""
         return self._while_valid(caller(), call_next(requests, ctx))
 
     def check_request(self, known: Caller, method: str, request: Any) -> None:

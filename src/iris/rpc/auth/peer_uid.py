@@ -103,7 +103,7 @@ def _listeners(host: str, port: int) -> Iterator[int]:
     for address in ("127.0.0.1", "::1") if host == "localhost" else (host,):
         try:
             uid = _listener(address, port)
-        except OSError:  # The query failed, because the machine has no such address or the kernel does not answer.
+        except OSError:  # The address is skipped: the machine lacks it, or the kernel does not answer.
             continue
         if uid is not None:
             yield uid
@@ -124,7 +124,7 @@ def client_uid(client: tuple[str, int] | None, server: tuple[str, int] | None) -
     try:
         ends = [(ipaddress.ip_address(host), port) for host, port in (client, server)]
     except ValueError:
-        # The host is not an IP address. For example, it is the name of a machine, or it is missing for a Unix socket.
+        # The kernel finds users by IP addresses only. The host may be a name, or be missing for a Unix socket.
         return None
     # A socket that accepts connections of both families shows an IPv4 address in its IPv6 form. The client's own socket
     # is usually an IPv4 socket.
@@ -134,7 +134,7 @@ def client_uid(client: tuple[str, int] | None, server: tuple[str, int] | None) -
     (near, near_port), (far, far_port) = ((str(host), port) for host, port in plain)
     try:
         return _socket_uid(near, near_port, far, far_port, _ESTABLISHED)
-    except OSError:  # The kernel does not answer.
+    except OSError:  # The user is unknown if the kernel does not answer.
         return None
 
 
@@ -171,7 +171,7 @@ def _socket_uid(host: str, port: int, other_host: str, other_port: int, state: i
         answer = kernel.recv(4096)
     _, kind, *_ = struct.unpack_from("=IHHII", answer)
     if kind != _SOCK_DIAG_BY_FAMILY:
-        return None  # The kernel answered with an error, usually because there is no such socket.
+        return None  # The kernel has answered with an error, which usually means that there is no such socket.
     _, found = struct.unpack_from("=BB", answer, 16)
     (uid,) = struct.unpack_from("=I", answer, _UID_AT)
     return int(uid) if found == state else None

@@ -46,7 +46,7 @@ class WebRequest:
 
     @classmethod
     def of_headers(cls, method: str, headers: Iterable[tuple[bytes, bytes]], cookie_name: str) -> WebRequest:
-        """Return the request with the given headers, whose names are in lower case."""
+        """Return the parts of a request with this method and these headers, whose names are in lower case."""
         found: dict[bytes, str] = {}
         cookies: list[str] = []
         for name, value in headers:

@@ -123,7 +123,8 @@ def _check_user(session: Session, client: Any, server: Any) -> None:
         PermissionDeniedError: The program of another user makes the call.
     """
     if session.uid is None:
-        return  # The browser runs on another machine, or this system does not report the users of connections.
+        # There is no user to compare: the browser signed in from another machine, or this system reports no users.
+        return
     uid = client_uid(client, server)
     # A program of root is accepted, because root can read the tokens of all users anyway, and may run a proxy for them.
     if uid not in (session.uid, 0):

@@ -107,7 +107,7 @@ class ServerTls:
         cert: A file with the server's certificate and the intermediate certificates, in PEM.
         key: A file with the key of the certificate.
         client_ca: A file with the authorities that sign client certificates. Empty if clients need no certificate.
-        part: A file with the certificate and key that the parts of the cluster present to each other if clients need a
+        part: A file with the certificate and key that controller and workers present to each other if clients need a
             certificate, see client_cert.py.
     """
 
@@ -144,14 +144,12 @@ class ServerTls:
         return context
 
     def for_parts(self) -> ClientTls:
-        """Return the settings with which the parts of a cluster call each other. The parts trust the server's
-        certificate.
-        """
+        """Return the settings with which controller and workers call each other and trust this certificate."""
         return ClientTls(self.cert, self.part)
 
 
 def check_exposure(host: str, *, tls: bool, insecure: bool) -> None:
-    """Check that a server may be bound to a host.
+    """Check that a server without TLS is bound to the loopback of this machine, unless the user has accepted the risk.
 
     Raises:
         FailedPreconditionError: Other machines could reach the server, which does not use TLS.

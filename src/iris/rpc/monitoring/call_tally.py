@@ -95,10 +95,10 @@ class LogBytesCounter:
     """An ASGI application that counts the bytes that another application sends to readers of logs.
 
     Args:
-        application: The application.
-        tally: The tally of the server.
-        call: The name under which all bytes of the application are counted. If it is empty, the application is a
-            service. Only its calls that read logs are counted, each under its own name.
+        application: The application that sends the logs.
+        tally: The tally of the server's calls, which gets the numbers of bytes.
+        call: The name under which all bytes of the application are counted. If the name is empty, the application is a
+            service with many methods. The bytes of each method that reads logs are counted under the method's name.
     """
 
     def __init__(self, application: Any, tally: CallTally, call: str = "") -> None:

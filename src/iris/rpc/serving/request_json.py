@@ -168,8 +168,8 @@ def _field(message: Any, name: str) -> FieldDescriptor | None:
 
 
 def _places(message: Any, name: str, depth: int = 1) -> Iterator[str]:
-    """Yield the paths of all fields with a given name in nested messages, for example `resources.replicas`. The nearest
-    field comes first.
+    """Yield the paths of all fields with a given name in nested messages, for example `resources.replicas`. Paths with
+    fewer levels come first.
     """
     if depth > _DEEPEST:
         return

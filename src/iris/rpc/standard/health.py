@@ -70,7 +70,7 @@ class _Health:
 
     Args:
         services: The names of the services that this server has.
-        is_serving: Whether the server serves. False while it loads its state.
+        is_serving: Whether the server is ready for calls. False while the server loads its state.
     """
 
     def __init__(self, services: frozenset[str], *, is_serving: bool) -> None:
@@ -78,7 +78,7 @@ class _Health:
         self._is_serving = is_serving
 
     async def check(self, request: Any, ctx: Any) -> Any:
-        """Return whether the server, or one of its services, is serving."""
+        """Return whether the server, or one of its services, is ready for calls."""
         if not self._is_serving:
             return _Response(status=_STATUSES.index("NOT_SERVING"))
         if request.service and request.service not in self._services:
@@ -106,7 +106,7 @@ class HealthApplication(ConnectASGIApplication[_Health]):
 
     Args:
         services: The names of the other services of this server.
-        is_serving: Whether the server serves. False while it loads its state.
+        is_serving: Whether the server is ready for calls. False while the server loads its state.
     """
 
     def __init__(self, *services: str, is_serving: bool = True) -> None:

@@ -20,14 +20,15 @@ from iris.rpc.tunnels.directions import Incoming, Outgoing
 # The buffer limit of the stream from which a channel reads. An asyncio stream stores up to twice this number of bytes.
 BUFFERED_BYTES = 64 * 1024
 _READ_BYTES = 256 * 1024
-# The largest number of bytes in one part. Parts are small, so that the channels of a tunnel can take turns.
+# The largest number of bytes in one part, a message of the tunnel. Parts are small, so that the channels of a tunnel
+# can take turns.
 MAX_PART_BYTES = 64 * 1024
 # After passing on this many bytes, a channel sends an acknowledgement at once.
 _ACKNOWLEDGED_BYTES = 1024**2
 # If fewer bytes were passed on, the acknowledgement is sent after this many seconds, unless another part carries it
 # before.
 _ACKNOWLEDGED_S = 0.05
-# The pause in seconds before a part is sent again that the other side has refused.
+# The pause in seconds before a message of the tunnel is sent again that the other side has refused.
 _AGAIN_S = 0.1
 
 
@@ -42,7 +43,7 @@ class Channel:
 
     Attributes:
         target: Where the other side connects the channel, or None if the other side has opened the channel.
-        active_s: When the channel last carried a part or bytes, in seconds of the loop's clock.
+        active_s: When the channel last carried bytes or a message of the tunnel, in seconds of the loop's clock.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class Channel:
             self._abort()
             self._on_ready(self)
             return
-        # The write has failed, because the program at the connection's other end has closed it.
+        # `write_eof` fails if the program at the other end has closed the connection already.
         with contextlib.suppress(OSError, RuntimeError):
             writer.write_eof()
         self._incoming.passed_on += 1
@@ -167,11 +168,11 @@ class Channel:
     # The other side.
 
     def accept(self, part: ChannelPart, *, may_refuse: bool) -> bool:
-        """Apply a part from the other side. Return False if the part must be sent again, because there is no room or
-        because an earlier part is missing.
+        """Apply a part, a message of the tunnel with bytes of this channel, that the other side has sent. Return False
+        if the part must be sent again, because there is no room or because an earlier part is missing.
 
         Args:
-            part: The part.
+            part: The part that has arrived.
             may_refuse: Whether a part may be refused because there is no room.
 
         Raises:

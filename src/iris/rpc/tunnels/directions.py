@@ -112,7 +112,7 @@ class Incoming:
     """The direction of a channel in which this side receives.
 
     Attributes:
-        passed_on: The number of bytes, with the end, that were passed on to the connection of this side.
+        passed_on: The number of bytes that were passed on to the connection of this side. The end counts as one byte.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Carries messages over a channel: each message follows its length, a number of 4 bytes."""
+"""Carries messages over a channel. Before each message, its length is sent as a number of 4 bytes."""
 
 from __future__ import annotations
 

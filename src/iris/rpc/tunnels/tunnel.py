@@ -1,7 +1,8 @@
 """One side of a tunnel: the channels between one client and one attempt. The client and the worker each have such an
 object.
 
-The owner of a tunnel takes parts, sends them, and applies the parts that it receives. Channels take turns, so that a
+A tunnel exchanges `ChannelPart` messages, here called parts: each part has bytes of one channel. The code that uses a
+`Tunnel` takes parts from it and sends them, and gives it the parts that have arrived. Channels take turns, so that a
 large transfer does not delay the other channels of the tunnel.
 """
 

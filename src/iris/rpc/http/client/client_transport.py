@@ -185,7 +185,8 @@ class HttpTransport:
         if handle is not None:
             extensions["trace"] = handle.trace
         answer = self._sender.send(method, url, headers, body, extensions, alone=True)
-        # The changed timeout limits the reads of the body, because httpcore looks up the timeout before each read.
+        # From now on, the timeout is the longest silence of a stream. httpcore reads this entry before each read of the
+        # body.
         extensions["timeout"]["read"] = min(STREAM_SILENCE_S, deadline_s)
         stream = _Body(answer, self._sender, self.lifetime)
         if handle is not None:

@@ -25,7 +25,7 @@ MAX_FRAME_BYTES = 16 * 1024
 MAX_READ_HEAD_BYTES = 2 * MAX_HEAD_BYTES
 # The head of a request may be divided into at most this many frames.
 _HEAD_FRAMES = 32
-# A data frame with fewer bytes that does not end its request counts as a costly frame.
+# A data frame with fewer bytes than this counts as a costly frame, unless it ends its request.
 _SMALL_DATA_BYTES = 256
 
 # The number of costly frames that a client may send in the first second, and the number that it may send in each
