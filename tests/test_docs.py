@@ -108,7 +108,7 @@ def test_contributing_page_lists_every_poe_command() -> None:
     assert sorted(listed) == sorted(name for name in tasks if not name.startswith("_"))
 
 
-def test_paths_named_by_how_it_works_exist() -> None:
+def test_paths_named_on_the_page_how_it_works_exist() -> None:
     text = (DOCS / "how-it-works.md").read_text()
     named = re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.(?:py|proto))?)`", text)
     assert len(named) > 30

@@ -94,7 +94,7 @@ def test_python_page_has_a_section_for_each_public_name() -> None:
         ("a <b> *c* failure_reason", r"a \<b> \*c\* `failure_reason`"),
     ],
 )
-def test_words_of_help_texts_become_code_and_links(text: str, expected: str) -> None:
+def test_commands_options_and_paths_in_help_texts_become_code_or_links(text: str, expected: str) -> None:
     assert prose(text) == expected
 
 

@@ -161,7 +161,7 @@ def is_raw(terminal: Any) -> bool:
     return not termios.tcgetattr(terminal.descriptor)[3] & termios.ICANON
 
 
-def test_shell_in_a_terminal_passes_on_keys_and_sizes_and_exits_with_the_code_of_the_shell(
+def test_iris_shell_passes_on_keys_and_terminal_sizes_and_exits_with_the_code_of_the_shell(
     remote_iris: Iris, job: Job
 ) -> None:
     terminal = remote_iris.terminal("shell", "-e", "PS1=> ", job.job_id)
@@ -191,7 +191,7 @@ def test_exec_restores_the_terminal_after_a_signal(remote_iris: Iris, job: Job, 
     assert not is_raw(terminal)
 
 
-def test_ctrl_c_leaves_a_shell_whose_cluster_does_not_answer(
+def test_ctrl_c_ends_iris_shell_if_the_cluster_does_not_answer(
     remote_iris: Iris, shared_cluster: LocalServer, job: Job
 ) -> None:
     target = "127.0.0.1", urlsplit(shared_cluster.address).port or 0
@@ -206,7 +206,7 @@ def test_ctrl_c_leaves_a_shell_whose_cluster_does_not_answer(
         assert not is_raw(terminal)
 
 
-def test_ctrl_c_leaves_a_shell_that_waits_for_its_task(remote_iris: Iris, client: IrisClient) -> None:
+def test_ctrl_c_ends_iris_shell_while_it_waits_for_the_task(remote_iris: Iris, client: IrisClient) -> None:
     first = client.run(["sleep", "600"], name=unique("first"))
     later = client.run(["sleep", "600"], name=unique("later"), after={first: "any"})
     terminal = remote_iris.terminal("shell", later.job_id)
@@ -217,7 +217,7 @@ def test_ctrl_c_leaves_a_shell_that_waits_for_its_task(remote_iris: Iris, client
     later.terminate()
 
 
-def test_shell_ends_with_its_task(remote_iris: Iris, client: IrisClient) -> None:
+def test_iris_shell_ends_when_its_task_ends(remote_iris: Iris, client: IrisClient) -> None:
     ending = client.run(["sleep", "600"], name=unique("ending"), env={"SHELL": "/bin/sh"})
     terminal = remote_iris.terminal("shell", "-e", "PS1=> ", ending.job_id)
     terminal.shows(">")

@@ -88,7 +88,7 @@ def test_watched_jobs_in_a_pipe_have_one_line_for_each_change_and_every_line_has
     assert states[0] == "RUNNING"
 
 
-def test_top_shows_the_running_tasks_with_the_largest_use_first(remote_iris: Iris) -> None:
+def test_top_lists_running_tasks_with_the_largest_cpu_use_first(remote_iris: Iris) -> None:
     busy = remote_iris.detach("while :; do :; done")
     idle = remote_iris.detach("exec sleep 600", "-n", "2", "--independent")
 

@@ -94,7 +94,7 @@ def test_state_directory_of_another_user_is_refused_for_root_too(iris: Iris) -> 
 
 
 @pytest.mark.parametrize("umask", ["002", "077"])
-def test_state_is_readable_by_its_owner_only_and_tasks_keep_their_umask(iris: Iris, umask: str) -> None:
+def test_files_in_the_state_directory_are_private_and_tasks_keep_the_umask_of_the_user(iris: Iris, umask: str) -> None:
     up_with_umask(iris, umask)
     # `iris run` would bring the umask of its own shell.
     program = [sys.executable, "-c", _SUBMIT, json.loads(record_of(iris).read_text())["address"]]

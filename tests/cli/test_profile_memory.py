@@ -60,7 +60,7 @@ def hold() -> int:
     return len(held)
 
 
-def test_memory_profile_of_a_callable_names_its_function_and_keeps_its_result(
+def test_callable_with_a_memory_profile_returns_its_result_and_the_profile_names_its_file(
     client: IrisClient, tmp_path: Path
 ) -> None:
     job = client.run(hold, name=unique("hold"), profile_memory=True)

@@ -362,7 +362,7 @@ async def test_local_cluster_starts_without_blocking_and_ends_with_the_client() 
 # --- jobs
 
 
-async def test_job_that_fails_raises_its_last_lines_and_its_exception(aclient: AsyncIrisClient) -> None:
+async def test_error_of_a_failed_job_has_its_last_lines_and_the_exception_as_cause(aclient: AsyncIrisClient) -> None:
     job = await aclient.run(lambda: 1 // 0)
     with pytest.raises(JobFailedError) as caught:
         await job.results(timeout=60)

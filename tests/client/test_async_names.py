@@ -183,6 +183,6 @@ def test_import_of_the_async_client_imports_no_server() -> None:
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"
 
 
-def test_names_of_the_async_package_can_be_imported() -> None:
+def test_public_names_of_the_async_package_can_be_imported() -> None:
     package = importlib.import_module("iris.client.aio")
     assert all(hasattr(package, name) for name in package.__all__)

@@ -69,7 +69,7 @@ def test_broken_connection_of_the_transport_is_retried() -> None:
         (httpx.UnsupportedProtocol("only http"), "UnsupportedProtocol: only http"),
     ],
 )
-def test_unexpected_exception_of_the_transport_is_named_and_not_retried(raised: Exception, said: str) -> None:
+def test_unexpected_exception_of_a_given_transport_is_named_and_not_retried(raised: Exception, said: str) -> None:
     tries: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -89,7 +89,7 @@ class Odd(httpx.BaseTransport):
         return None  # type: ignore[return-value]
 
 
-def test_transport_that_returns_no_answer_is_named() -> None:
+def test_error_names_a_given_transport_that_returns_no_answer() -> None:
     with IrisClient.remote(ADDRESS, transport=Odd()) as client, pytest.raises(ControllerUnreachableError) as caught:
         client.list_jobs()
     assert "the given transport returned no answer: None" in str(caught.value)
@@ -143,7 +143,7 @@ def test_object_that_is_not_a_transport_of_httpx_is_refused_with_advice(transpor
 
 
 @pytest.mark.parametrize("other", [{"ca": "ca.pem"}, {"cert": "me.pem"}, {"http2": True}], ids=["ca", "cert", "http2"])
-def test_settings_that_the_transport_replaces_are_refused(other: dict[str, Any]) -> None:
+def test_settings_of_connections_are_refused_together_with_a_given_transport(other: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         IrisClient.remote(ADDRESS, transport=httpx.HTTPTransport(), **other)
     assert f"{next(iter(other))} and transport are mutually exclusive" in str(caught.value)

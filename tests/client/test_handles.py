@@ -114,7 +114,7 @@ def test_lists_of_status_messages_are_printed_as_tables(jobs: dict[str, Job], cl
     assert len(str(listed[-2:]).splitlines()) == 4
 
 
-def test_machines_are_a_sequence_shown_as_a_table(client: IrisClient, jobs: dict[str, Job]) -> None:
+def test_list_of_machines_is_a_sequence_and_is_printed_as_a_table(client: IrisClient, jobs: dict[str, Job]) -> None:
     machines = client.machines()
     assert len(machines) == len(machines.machines) == 2
     assert (machines.engine, machines.problem, machines[0]) == ("local", "", machines.machines[0])

@@ -125,7 +125,7 @@ def test_wait_for_an_unknown_job_is_a_not_found_error(client: IrisClient) -> Non
         client.wait("no-such-job", poll_interval=0)
 
 
-def test_results_come_in_task_order(client: IrisClient) -> None:
+def test_results_are_returned_in_the_order_of_the_tasks(client: IrisClient) -> None:
     def square(base: int, *, add: int = 0) -> int:
         return (base + int(os.environ["IRIS_TASK_INDEX"])) ** 2 + add
 
@@ -182,7 +182,7 @@ def test_result_error_names_the_task_and_the_cause(client: IrisClient) -> None:
         client.run(["true"]).results(timeout=60)
 
 
-def test_callable_pickled_by_another_python_is_refused_with_both_versions(client: IrisClient) -> None:
+def test_error_for_a_callable_pickled_by_another_python_version_names_both_versions(client: IrisClient) -> None:
     request = pb.Controller.LaunchJobRequest(
         name=unique("old"), serialized_entrypoint=b"whatever", pickled_by="3.4", submission_id="x"
     )

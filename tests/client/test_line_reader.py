@@ -297,7 +297,7 @@ def test_gap_in_a_filtered_stream_has_its_exact_size() -> None:
     assert content(entries, OUT) == [b"a\n", 50, b"b\n"]
 
 
-def test_skip_to_moves_a_log_reader_to_the_given_offsets() -> None:
+def test_method_skip_to_moves_a_log_reader_to_the_given_offsets() -> None:
     reader = line_reader(whole=False)
     read(reader, encode(OUT, 1, 10, b"a\nb"), encode(ERR, 1, 10, b"c\n"))
     reader.skip_to((100, 200, 300))

@@ -212,7 +212,7 @@ def test_terminated_map_has_an_error_for_each_input_without_a_value(client: Iris
     assert isinstance(third, ResultError)
 
 
-def test_result_that_makes_a_chunk_too_large_fails_with_the_next_step(client: IrisClient) -> None:
+def test_error_for_a_result_that_makes_a_chunk_too_large_names_the_next_step(client: IrisClient) -> None:
     results = list(client.map(bytes, [3 * 1024**2] * 3, chunk=3, return_exceptions=True))
     assert [len(value) for value in results[:2]] == [3 * 1024**2] * 2
     assert "map with a smaller chunk" in str(results[2])
@@ -222,7 +222,7 @@ def kilobyte(x: int) -> bytes:
     return x.to_bytes(4, "big") * 250
 
 
-def test_values_that_fit_are_kept_when_thousands_of_others_are_too_large(client: IrisClient) -> None:
+def test_map_returns_the_values_below_the_limit_and_an_error_for_each_later_value(client: IrisClient) -> None:
     count = 20_000
     values = list(client.map(kilobyte, range(count), chunk=count, return_exceptions=True))
     fitting = [value for value in values if isinstance(value, bytes)]

@@ -39,7 +39,7 @@ def test_profile_is_the_sum_of_the_answers_of_several_calls() -> None:
     assert total.profile() == Profile("train", 3, 100, {(MAIN,): 12}, (ProfiledTask("train/task-3", 3, 12),))
 
 
-def test_profile_keeps_the_samples_of_a_task_that_ends_meanwhile() -> None:
+def test_profile_keeps_the_samples_of_a_task_that_ends_during_the_profile() -> None:
     total = ProfileSum("train", 100)
     total.add(answer(5), 2)
     total.add(answer(0, pb.STACK_REASON_NOT_RUNNING, "the task has ended"), 2)

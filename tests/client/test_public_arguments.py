@@ -405,7 +405,7 @@ def call_with(name: str, call: Callable[..., Any], client: IrisClient, given: Ma
 
 
 @pytest.mark.parametrize(("name", "call", "parameter"), list(cases()))
-def test_invalid_argument_is_refused_with_its_name_before_a_request_is_sent(
+def test_error_for_an_invalid_argument_names_the_argument(
     client: IrisClient, name: str, call: Callable[..., Any], parameter: str
 ) -> None:
     full = f"{name}.{parameter}"

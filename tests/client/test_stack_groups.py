@@ -120,7 +120,7 @@ def test_text_of_stacks_shows_why_tasks_and_processes_were_not_read() -> None:
         ((), "x", False),
     ],
 )
-def test_thread_that_waits_for_work_is_recognised(frames: tuple[Frame, ...], name: str, idle: bool) -> None:
+def test_thread_that_waits_for_work_is_recognised_as_idle(frames: tuple[Frame, ...], name: str, idle: bool) -> None:
     assert is_idle(thread(frames, name)) == idle
 
 

@@ -65,7 +65,7 @@ def lines(stream: Any) -> list[tuple[str, str]]:
     return [(line.job_id.partition("/")[2], line.message) for line in stream if line.source == "stdout"]
 
 
-def test_logs_of_a_tree_contain_existing_and_new_lines_of_all_jobs(
+def test_logs_of_a_job_tree_contain_existing_and_new_lines_of_all_jobs(
     client: IrisClient, either: Any, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -88,7 +88,7 @@ def test_logs_of_a_tree_contain_existing_and_new_lines_of_all_jobs(
     assert sorted(lines(job.tree_logs(follow=True))) == sorted([*existing, *late])
 
 
-def test_logs_of_the_tree_of_an_unknown_job_are_a_not_found_error(either: Any) -> None:
+def test_reading_the_logs_of_the_job_tree_of_an_unknown_job_raises_not_found(either: Any) -> None:
     with pytest.raises(NotFoundError):
         next(iter(either.stream_tree_logs("nowhere")))
 
@@ -152,7 +152,7 @@ def test_jobs_that_exist_at_the_start_are_followed_up_to_the_limit(
 
 
 @pytest.mark.anyio
-async def test_async_following_of_a_job_tree_keeps_the_limit_and_leaves_no_task_behind(
+async def test_async_following_of_a_job_tree_obeys_the_limit_and_leaves_no_asyncio_task_behind(
     shared_cluster: LocalServer, wide_tree: tuple[str, Path]
 ) -> None:
     job_id, _ = wide_tree

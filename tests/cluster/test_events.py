@@ -92,7 +92,9 @@ def test_invalid_arguments_of_events_are_refused(client: IrisClient) -> None:
 
 
 @pytest.mark.anyio
-async def test_async_client_follows_the_same_events(client: IrisClient, cluster: RemoteClusterClient) -> None:
+async def test_async_client_follows_the_same_events_as_the_sync_client(
+    client: IrisClient, cluster: RemoteClusterClient
+) -> None:
     job_id = await asyncio.to_thread(launch, cluster, ["true"])
     async with AsyncIrisClient.remote(cluster.controller_address) as remote:
         followed: list[Event] = []

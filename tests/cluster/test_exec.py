@@ -83,7 +83,7 @@ def job(shared_cluster: LocalServer) -> Iterator[Job]:
 # What a command gets, and what comes back.
 
 
-def test_command_has_the_directory_and_the_environment_of_its_task(client: IrisClient, job: Job) -> None:
+def test_command_in_a_task_has_the_directory_and_the_environment_of_the_task(client: IrisClient, job: Job) -> None:
     script = "pwd; echo $COLOUR $EXTRA $IRIS_TASK_ID; echo $IRIS_JOB_ID; cat /proc/self/cgroup"
     result = client.exec(job, shell(script), task_index=1, env={"EXTRA": "more", "IRIS_JOB_ID": "other"})
     assert (result.exit_code, result.stderr, result.error) == (0, b"", "")

@@ -248,7 +248,7 @@ def test_port_that_is_neither_a_number_nor_a_name_is_refused(client: IrisClient,
         client.forward("job", port)  # type: ignore[arg-type]
 
 
-def test_local_port_in_use_is_refused_by_name(client: IrisClient, job: Job) -> None:
+def test_error_for_a_local_port_in_use_names_the_port(client: IrisClient, job: Job) -> None:
     with socket.create_server(("127.0.0.1", 0)) as used:
         number = used.getsockname()[1]
         with pytest.raises(
@@ -257,7 +257,7 @@ def test_local_port_in_use_is_refused_by_name(client: IrisClient, job: Job) -> N
             client.forward(job.job_id, "echo", local_port=number).__enter__()
 
 
-def test_wait_of_a_forward_that_is_not_open_is_refused(client: IrisClient, job: Job) -> None:
+def test_method_wait_of_a_forward_that_is_not_open_is_refused(client: IrisClient, job: Job) -> None:
     with pytest.raises(FailedPreconditionError, match="is not open"):
         client.forward(job.job_id, "echo").wait(0)
 
@@ -289,7 +289,7 @@ def test_owner_of_a_job_may_reach_a_port_of_its_tasks(shared_cluster: LocalServe
 # What changes while a forward is open.
 
 
-def test_forward_waits_for_the_task_and_ends_with_it(client: IrisClient) -> None:
+def test_forward_waits_for_its_task_and_ends_when_the_task_ends(client: IrisClient) -> None:
     first = client.run(["sleep", "600"], name=unique("first"))
     command = [sys.executable, str(PROGRAM), "echo"]
     job = client.run(command, name=unique("ports"), ports=["echo"], after={first: "any"})

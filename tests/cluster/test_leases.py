@@ -134,7 +134,9 @@ def test_task_that_ends_while_the_controller_is_stopped_is_reported_afterwards(
     assert (job.state, job.exit_code) == (pb.JOB_STATE_FAILED, 5)
 
 
-def test_worker_health_depends_on_its_lease(cluster: StandingCluster, client: RemoteClusterClient) -> None:
+def test_stopped_worker_is_listed_as_unhealthy_until_another_process_replaces_it(
+    cluster: StandingCluster, client: RemoteClusterClient
+) -> None:
     wait_until(lambda: client.list_workers() and client.list_workers()[0].healthy, "the worker")
     worker = cluster.worker()
     os.kill(worker.pid, signal.SIGSTOP)

@@ -43,7 +43,7 @@ def probe(port: int, path: str) -> int:
         return error.code
 
 
-def test_server_that_migrates_for_long_reports_progress_and_answers_health(
+def test_server_with_a_long_migration_reports_progress_and_answers_health_checks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = tmp_path / "state"

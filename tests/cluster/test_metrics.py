@@ -154,13 +154,13 @@ def test_promtool_reports_no_problem_with_the_metrics(server: LocalServer, worke
 
 
 @pytest.mark.parametrize("role", ["admin", "user", "reader"])
-def test_people_may_read_the_metrics(server: LocalServer, worker: str, role: str) -> None:
+def test_tokens_of_people_may_read_the_metrics(server: LocalServer, worker: str, role: str) -> None:
     assert ask_metrics(server.address, role=role).status == 200
     assert ask_metrics(worker, role=role).status == 200
     assert ask_metrics(server.address, "/metrics/workers", role=role).status == 200
 
 
-def test_tokens_of_tasks_and_workers_do_not_read_metrics(server: LocalServer, worker: str) -> None:
+def test_tokens_of_tasks_and_workers_may_not_read_the_metrics(server: LocalServer, worker: str) -> None:
     for role in ("worker", "task"):
         bearer = token(role, name="other", worker_id="other", job_id="j", task_index=0, attempt_id=0)
         for path in ("/metrics", "/metrics/workers"):

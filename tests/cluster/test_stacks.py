@@ -141,7 +141,9 @@ def stack_events(server: LocalServer, job_id: str) -> list[pb.Controller.Event]:
     return [event for event in events if event.name == "stacks.read" and event.job_id == job_id]
 
 
-def test_async_client_returns_the_same_stacks(client: IrisClient, gang: str, shared_cluster: LocalServer) -> None:
+def test_async_client_returns_the_same_stacks_as_the_sync_client(
+    client: IrisClient, gang: str, shared_cluster: LocalServer
+) -> None:
     async def read() -> tuple[list[StackGroup], int]:
         async with AsyncIrisClient.remote(shared_cluster.address) as remote:
             job = remote.job(gang)

@@ -117,7 +117,7 @@ def test_removed_job_has_no_usage(client: IrisClient) -> None:
         job.usage()
 
 
-def test_async_client_reads_the_same_usage(client: IrisClient, ended: str) -> None:
+def test_async_client_reads_the_same_usage_as_the_sync_client(client: IrisClient, ended: str) -> None:
     async def read() -> tuple[pb.UsageSeries, pb.UsageSeries]:
         async with AsyncIrisClient.remote(client.cluster.controller_address) as remote:
             return await remote.usage(ended, 0), await remote.job(ended).usage()

@@ -126,7 +126,7 @@ def test_gang_that_loses_a_rank_meets_again_at_a_new_rendezvous(client: IrisClie
     assert all(met(client, job, index, 1) for index in range(3))
 
 
-def test_two_gangs_at_once_do_not_meet_each_other(client: IrisClient, tmp_path: Path) -> None:
+def test_two_gangs_at_the_same_time_have_different_rendezvous_addresses(client: IrisClient, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     jobs = [client.run(meeting("wait", gate=gate), replicas=2, rendezvous="torch", timeout=90) for _ in range(2)]
     one, other = (wait_until(lambda job=job: met(client, job, 0), "a gang to meet", 60) for job in jobs)
@@ -161,7 +161,7 @@ def test_gang_with_a_succeeded_task_is_not_restarted(client: IrisClient, tmp_pat
         ({"rendezvous": "jax", "max_task_failures": 1}, "max_task_failures must be 0 for a job with a rendezvous"),
     ],
 )
-def test_rendezvous_that_the_job_cannot_have_is_refused(
+def test_rendezvous_of_an_unknown_kind_or_with_contradicting_options_is_refused(
     client: IrisClient, options: dict[str, object], words: str
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=words):

@@ -76,7 +76,9 @@ def test_event_below_the_level_is_not_written(logger: logging.Logger) -> None:
     assert lines.lines == []
 
 
-def test_rotation_keeps_the_newest_files_and_every_line_in_between(tmp_path: Path, logger: logging.Logger) -> None:
+def test_rotation_of_the_event_log_keeps_the_newest_files_and_loses_no_line_between_them(
+    tmp_path: Path, logger: logging.Logger
+) -> None:
     path = tmp_path / "server.log"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     handler = EventLogHandler(descriptor, path, max_bytes=1000, max_files=2)

@@ -125,7 +125,7 @@ def test_controller_behind_a_proxy_notices_a_disconnected_reader_before_the_next
         assert between.answer_bytes == sent
 
 
-def test_each_state_of_a_watched_job_arrives_before_the_next_one(
+def test_each_state_of_a_watched_job_arrives_before_the_next_state_begins(
     reach: Behind, run: Callable[..., Job], tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"

@@ -120,7 +120,7 @@ def test_error_for_an_address_does_not_contain_its_password() -> None:
         ("http://[2001:db8::1]:1", False),
     ],
 )
-def test_is_loopback_is_true_only_for_loopback_urls(url: str, expected: bool) -> None:
+def test_function_is_loopback_returns_true_only_for_loopback_urls(url: str, expected: bool) -> None:
     assert is_loopback(url) is expected
 
 
@@ -162,7 +162,7 @@ def test_invalid_advertised_address_is_refused(given: str, why: str) -> None:
     assert why in str(caught.value)
 
 
-def test_is_wildcard_is_true_only_for_wildcard_hosts() -> None:
+def test_function_is_wildcard_returns_true_only_for_wildcard_hosts() -> None:
     assert [is_wildcard(host) for host in ("0.0.0.0", "::", "127.0.0.1", "::1", "localhost")] == [True, True] + [
         False
     ] * 3

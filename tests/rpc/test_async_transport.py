@@ -124,7 +124,7 @@ async def test_call_to_a_silent_controller_raises_a_deadline_error() -> None:
                 await client.list_jobs()
 
 
-async def test_server_without_http2_is_described_with_the_argument_to_leave_out() -> None:
+async def test_error_for_a_server_without_http2_names_the_argument_to_leave_out() -> None:
     answers = [http("505 HTTP Version Not Supported") for _ in range(20)]
     with closing(Server(answers)) as old:
         async with AsyncRemoteClusterClient(old.address, token="x", http2=True) as client:

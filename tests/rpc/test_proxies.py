@@ -82,7 +82,7 @@ def test_proxy_without_a_scheme_is_an_http_proxy(variable: str, far: Server, mon
     assert b"Proxy-Authorization" not in far.requests[0]
 
 
-def test_https_call_uses_connect_with_the_login(
+def test_https_call_through_a_proxy_uses_connect_with_the_login_of_the_proxy(
     tmp_path: Path, start: Callable[[SmallProxy | Server], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     identity = self_signed(tmp_path, HOST)

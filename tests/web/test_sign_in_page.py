@@ -156,7 +156,9 @@ def test_sign_in_link_that_is_entered_in_a_tab_of_the_page_signs_the_browser_in(
     assert page.url == f"{controller.address}/#/jobs/some-job"
 
 
-def test_used_sign_in_link_is_explained_and_the_form_is_offered(controller: ControllerThread, pages: Pages) -> None:
+def test_used_sign_in_link_leads_to_an_explanation_and_the_sign_in_form(
+    controller: ControllerThread, pages: Pages
+) -> None:
     route = link(controller)
     accept_link(pages.open(controller.address, route, secret=""))
     page = pages.open(controller.address, route, secret="")

@@ -29,15 +29,15 @@ class Counts:
         self._values: dict[tuple[str, ...], float] = dict.fromkeys(((value,) for value in known), 0)
 
     def add(self, *labels: str, amount: float = 1) -> None:
-        """Add an amount to the number with these label values."""
+        """Add an amount to the number that is counted under these label values."""
         self._values[labels] = self._values.get(labels, 0) + amount
 
     def get(self, *labels: str) -> float:
-        """Return the number with these label values."""
+        """Return the number that is counted under these label values."""
         return self._values.get(labels, 0)
 
     def items(self) -> Sequence[tuple[tuple[str, ...], float]]:
-        """Return all numbers with their label values."""
+        """Return all numbers, each with its label values."""
         return list(self._values.items())
 
 

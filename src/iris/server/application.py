@@ -60,7 +60,7 @@ def _metrics_route(service: ControllerService) -> MetricsApplication:
 
 
 def loopback_applications(service: ControllerService) -> dict[str, Any]:
-    """Return the applications of the port that `--metrics-port` opens, by path. They need no token."""
+    """Return the ASGI applications on the port of `--metrics-port`, by path. Their requests need no token."""
     controller = service.controller
     metrics = MetricsRoute(controller.metrics.text)
     targets = WorkerTargets(controller.fleet)

@@ -400,7 +400,7 @@ class TestRefused:
         while deep:  # one by one: to drop it at once would be a recursion, too
             (deep,) = deep
 
-    def test_too_large_workspace_is_refused_with_its_largest_parts(self) -> None:
+    def test_error_for_a_too_large_pickle_names_its_largest_parts(self) -> None:
         with pytest.raises(ResourceExhaustedError, match=r"'nothing' .* 70\.0 MiB .* 64 MiB\. .*load"):
             pickled(nothing, bytes(70 * 1024**2))
 

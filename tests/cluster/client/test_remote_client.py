@@ -128,7 +128,7 @@ def _listener(address: str) -> int:
     raise AssertionError(f"nobody listens at {address}")
 
 
-def test_wait_for_a_killed_controller_lasts_its_timeout_and_names_the_cause(tmp_path: Path) -> None:
+def test_watch_of_a_job_without_a_controller_ends_at_its_timeout_with_the_cause(tmp_path: Path) -> None:
     with running_cluster(tmp_path / "cluster") as server, RemoteClusterClient(server.address) as client:
         job_id = launch(client, ["sleep", "300"])
         server.process.kill()

@@ -184,7 +184,7 @@ def test_links_inside_the_workspace_are_valid_after_unpacking(tmp_path: Path) ->
     assert os.readlink(tmp_path / "out/folder") == "sub"
 
 
-def test_too_large_workspace_is_refused_with_its_largest_parts(tmp_path: Path) -> None:
+def test_error_for_a_too_large_workspace_names_its_largest_folders_and_files(tmp_path: Path) -> None:
     root = make(tmp_path / "ws", "a.py", "data/deep/small", "models/one", "models/two", "logs/x")
     for name, mib in {"data/deep/large": 90, "models/one": 5, "models/two": 5, "logs/x": 3, "b.bin": 2}.items():
         with open(root / name, "wb") as sparse:

@@ -220,7 +220,7 @@ def test_each_transition_in_the_gang_table_has_a_test_case() -> None:
 
 
 @pytest.mark.parametrize("state", get_args(State))
-def test_job_may_release_a_gang_that_is_in_any_state(state: type[State]) -> None:
+def test_job_may_release_its_gang_in_any_state_of_the_gang(state: type[State]) -> None:
     assert (state, ReleaseAsked) in TRANSITIONS.keys() | IGNORED
 
 

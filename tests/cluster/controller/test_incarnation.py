@@ -20,7 +20,7 @@ def copy_of(state: Path, to: Path) -> Path:
     return to
 
 
-def test_copied_state_directory_is_detected_once_and_loses_the_files_of_the_original(tmp_path: Path) -> None:
+def test_copied_state_directory_is_detected_once_and_keys_and_worker_files_are_removed_from_it(tmp_path: Path) -> None:
     state = tmp_path / "state"
     own = ("token-key", "token", "part.pem", "workers/local-0.json", "workers/ledger", "workers/controller")
     own += ("slurm/slurm-cluster", "ray/cluster-id")

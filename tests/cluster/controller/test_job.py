@@ -648,7 +648,7 @@ def test_job_timeout_fails_the_job() -> None:
     assert job.first_failed is None
 
 
-def test_error_names_the_lost_worker_and_not_a_tolerated_failure() -> None:
+def test_error_of_a_job_names_the_lost_worker_and_not_a_tolerated_failure() -> None:
     job = running(submitted(3, coscheduled=False, tolerated=1, preemptions=0))
     job.attempt_ended(0, 0, end(FAILED, "tolerated"))
     job.attempts_lost({1: 0}, LOST, 4000)

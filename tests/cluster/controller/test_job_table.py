@@ -130,7 +130,7 @@ async def test_job_of_an_earlier_controller_is_read_from_the_database_only_once(
     assert table.exists("old")
 
 
-async def test_unknown_job_is_an_error_with_a_hint_for_the_id_of_a_task() -> None:
+async def test_error_for_an_unknown_job_has_a_hint_if_its_id_is_the_id_of_a_task() -> None:
     database = Database()
     table = JobTable(database)
     database.jobs["old"] = ended("old")

@@ -29,7 +29,7 @@ def values(tally: JobTally) -> dict[str, float]:
     return found
 
 
-def test_retried_task_counts_its_attempts_failures_and_times() -> None:
+def test_metrics_count_the_attempts_failures_and_times_of_a_retried_task() -> None:
     job = Job.new("job", 1, 1_000, max_retries_failure=1, retry_pause_ms=0)
     tally = JobTally()
     tally.job_added()

@@ -54,7 +54,7 @@ async def test_log_of_a_cluster_without_a_log_location_is_read_from_the_local_di
     assert await logs.read("job") == Read(b"here\n")
 
 
-async def test_log_on_this_machine_is_not_fetched(odd: None, tmp_path: Path) -> None:
+async def test_log_on_the_local_disk_is_read_without_the_log_location(odd: None, tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, location="odd://")
     logs.add_ended("job", b"here\n")
     await logs.keeper.sweep()

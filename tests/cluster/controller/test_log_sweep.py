@@ -141,7 +141,7 @@ async def test_log_read_within_the_last_hour_is_not_removed(tmp_path: Path) -> N
     assert (await logs.read("read")).reasons == {TOO_OLD}
 
 
-async def test_oldest_log_without_a_location_is_removed_for_good(tmp_path: Path) -> None:
+async def test_oldest_log_is_removed_for_good_if_there_is_no_log_location(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, Retention(keep_bytes=1500), location="")
     logs.add_ended("old", b"x" * 1000)
     logs.now_ms += 1

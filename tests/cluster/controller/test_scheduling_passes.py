@@ -182,7 +182,7 @@ def test_ended_gang_frees_its_capacity_for_the_next_gang(world: World) -> None:
     assert workers(second) == ["a"]
 
 
-def test_older_gang_gets_a_reservation_after_the_first_turn_of_later_gangs(world: World) -> None:
+def test_older_gang_gets_a_reservation_after_later_gangs_had_a_turn_of_30_seconds(world: World) -> None:
     world.submit("runs", 2)
     world.make_pass()
     large, later = world.submit("large", 4, replicas=2), None

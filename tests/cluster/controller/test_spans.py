@@ -210,7 +210,7 @@ class _Removed:
         return None
 
 
-def test_removed_jobs_are_kept_until_their_events_are_handled_and_within_the_limit() -> None:
+def test_removed_traced_jobs_are_kept_until_their_spans_are_made_and_up_to_a_limit() -> None:
     def record(job_id: str) -> JobRecord:
         job = Job.new(job_id, 3, 1000)
         return JobRecord(job, cluster_pb2.Controller.LaunchJobRequest(is_traced=True), [])

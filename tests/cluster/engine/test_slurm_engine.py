@@ -158,7 +158,7 @@ async def test_worker_has_no_slurm_variable_except_its_devices(
     assert "IRIS_TOKEN" not in variables
 
 
-async def test_secrets_are_on_no_command_line_and_in_no_environment(world: SlurmWorld) -> None:
+async def test_secret_of_slurm_workers_is_on_no_command_line_and_in_no_environment(world: SlurmWorld) -> None:
     status = await held(world, "a@0", slots=2)
     for slot in status.slots:
         wait_until(lambda worker_id=slot.worker_id: worker_pid(worker_id), "the worker")
@@ -278,7 +278,7 @@ async def test_waiting_slurm_job_that_an_operator_cancels_is_submitted_again(wor
     assert "a@0" not in await world.engine.snapshot()
 
 
-async def test_next_controller_knows_the_workers_that_have_ended(world: SlurmWorld) -> None:
+async def test_restarted_controller_knows_the_slurm_workers_that_have_ended(world: SlurmWorld) -> None:
     before = await held(world, "a@0", slots=3, cpu=1)
     await world.end_worker(before.slots[2].worker_id)
     broken = await until(world, "a@0", GangState.BROKEN)

@@ -125,7 +125,7 @@ def test_slurm_job_that_lost_a_machine_has_no_lost_slot_if_all_machines_answer()
     assert known.lost == frozenset()
 
 
-def test_slurm_job_that_ended_before_its_start_is_unknown_to_the_next_controller() -> None:
+def test_slurm_job_that_ended_before_its_start_is_unknown_to_a_restarted_controller() -> None:
     assert status(row("CANCELLED")) is None
     assert is_final("CANCELLED")
     assert not is_final("COMPLETING")

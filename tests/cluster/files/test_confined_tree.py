@@ -129,7 +129,7 @@ def test_pages_of_a_list_of_files_have_every_file_once_and_in_order(tree: Confin
     assert listed(tree, "a/b") == ["a/b", *(path for path in expected if path.startswith("a/b/"))]
 
 
-def test_files_whose_names_are_not_text_are_listed_as_one_other_file(tree: ConfinedTree, root: Path) -> None:
+def test_list_of_files_names_one_special_or_misnamed_file_of_each_directory(tree: ConfinedTree, root: Path) -> None:
     for number in range(1, 4):
         (root / os.fsdecode(b"odd\xff%d" % number)).touch()
     (root / "deep").mkdir()

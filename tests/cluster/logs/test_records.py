@@ -51,7 +51,7 @@ def test_checksum_of_a_record_covers_all_bytes_after_the_checksum(record: Record
     assert encode_header(*record) == frame[: HEADER.size]
 
 
-def test_record_is_the_same_on_a_machine_without_isal() -> None:
+def test_log_record_has_the_same_bytes_without_the_library_isal() -> None:
     program = (
         "import sys; sys.modules['isal'] = None\n"
         "from iris.cluster.logs.records import encode\n"

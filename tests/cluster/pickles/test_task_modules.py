@@ -367,7 +367,7 @@ def test_import_of_a_different_version_of_a_sent_module_fails(caller: Caller, tm
     assert caller.run(PYTHONPATH=pythonpath(tmp_path / "elsewhere")) == 1
 
 
-def test_installed_part_of_a_namespace_stays_importable(caller: Caller, tmp_path: Path) -> None:
+def test_installed_module_of_a_namespace_package_stays_importable(caller: Caller, tmp_path: Path) -> None:
     caller.write(
         {
             "src/space/mine.py": "def value(): return 'mine'",

@@ -97,7 +97,7 @@ async def test_concurrent_starts_of_programs_get_their_own_answers(launcher: Lau
     assert [code for code, _ in await asyncio.gather(*(run(launcher, one) for one in programs))] == list(range(60))
 
 
-async def test_worker_without_its_launcher_starts_no_program_but_collects_processes(tmp_path: Path) -> None:
+async def test_worker_without_its_launcher_starts_no_program_but_collects_exit_codes(tmp_path: Path) -> None:
     launcher = start_launcher()
     nothing = os.open(os.devnull, os.O_RDWR)
     pid = await launcher.start(Program(["sleep", "600"], str(tmp_path), dict(os.environ), 300), [nothing] * 3)

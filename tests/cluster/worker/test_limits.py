@@ -100,7 +100,7 @@ def test_all_processes_of_a_task_over_its_memory_limit_are_killed(enforcing: Iri
     assert "goes on" not in [line.message for line in job.logs()]
 
 
-def test_the_memory_of_all_processes_of_a_task_counts(enforcing: IrisClient) -> None:
+def test_memory_limit_applies_to_the_sum_over_all_processes_of_a_task(enforcing: IrisClient) -> None:
     each = shlex.join(python(HOLD, 40))
     job = enforcing.run(shell(f"for i in 1 2 3 4; do {each} & done; wait"), resources=memory(120))
     out_of_memory(job, 120)

@@ -457,7 +457,7 @@ def test_a_log_that_is_removed_while_it_is_read_ends_with_a_reason(path: Path, b
     assert begun.offsets == end.bytes_written
 
 
-def test_closed_log_reader_can_continue(path: Path) -> None:
+def test_log_reader_that_was_closed_can_continue_to_read(path: Path) -> None:
     lay_out(path, SMALL, 3)
     got = Received(SMALL)
     reader = LogReader(path)

@@ -62,7 +62,7 @@ def test_server_has_a_single_thread_when_it_forks_workers() -> None:
     assert run(PREPARE + count).strip() == "1"
 
 
-def test_first_workers_are_forked_from_the_server_and_a_killed_one_is_started_anew(tmp_path: Path) -> None:
+def test_first_workers_are_forked_from_the_server_and_a_killed_worker_is_replaced(tmp_path: Path) -> None:
     with running_cluster(tmp_path, workers=2) as server, IrisClient.remote(server.address) as client:
         forked = psutil.Process(server.process.pid).children()
         assert [worker.name() for worker in forked] == ["iris-worker"] * 2

@@ -36,7 +36,7 @@ def test_start_error_caused_by_the_machine_is_a_shortage(number: int, code: Shor
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "x"), PermissionError(13, "x"), EntrypointError("x")])
-def test_start_error_caused_by_the_job_is_no_shortage(error: Exception) -> None:
+def test_start_error_caused_by_the_job_does_not_count_as_a_shortage(error: Exception) -> None:
     assert shortage_of(error) is None
 
 

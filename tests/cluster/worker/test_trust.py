@@ -53,7 +53,7 @@ def test_a_worker_accepts_only_tokens_of_its_own_controller() -> None:
         trust.identify(token("controller", worker_id="w", key=SigningKey.new()))
 
 
-def test_the_controllers_token_for_this_process_does_not_expire() -> None:
+def test_token_of_the_controller_for_this_worker_process_does_not_expire() -> None:
     trust = TokenChecker("w", shared_key().public, "process-1")
 
     def shown(ttl_s: float, incarnation: str) -> str:
@@ -120,7 +120,7 @@ def test_controller_refuses_a_worker_with_a_revoked_token(tmp_path: Path) -> Non
         assert made.secret not in (tmp_path / "worker.log").read_text()
 
 
-def test_the_error_of_a_worker_without_a_token_names_the_command(tmp_path: Path) -> None:
+def test_error_of_a_worker_without_a_token_names_the_command_that_creates_a_token(tmp_path: Path) -> None:
     with started(tmp_path / "worker", "http://127.0.0.1:9") as worker:
         assert worker.wait(30) == 1
     assert "iris token create WORKER_ID --role worker" in (tmp_path / "worker.log").read_text()

@@ -150,7 +150,7 @@ def test_http2_settings_of_the_client_are_acknowledged() -> None:
         frame(PING, ACK, 0, bytes(8)),
     ],
 )
-def test_frame_without_meaning_for_the_server_is_accepted(data: bytes) -> None:
+def test_http2_frame_with_content_that_the_server_does_not_use_is_accepted(data: bytes) -> None:
     framing = opened()
     receive(framing, data)
     events, _ = receive(framing, headers(7))
@@ -343,7 +343,7 @@ def test_http2_answers_stay_within_the_windows_of_the_client() -> None:
     assert (events, framing.window(1)) == ([WindowOpened(1)], 1)
 
 
-def test_large_answers_are_split_into_frames_of_the_size_of_the_client() -> None:
+def test_large_http2_answers_are_split_into_frames_of_the_size_that_the_client_accepts() -> None:
     framing = opened()
     receive(framing, settings((INITIAL_WINDOW_SIZE, 10**6)) + headers(1))
     framing.send_head(1, [(b":status", b"200")], is_end=False)

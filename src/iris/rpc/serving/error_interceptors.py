@@ -100,8 +100,8 @@ def _wire_error(error: Exception) -> ConnectError:
         return error
     if isinstance(error, IrisError):
         return to_connect_error(error)
-    # An exception of another class is a bug in Iris. The caller gets the exception's text, and the event log gets its
-    # traceback.
+    # An exception that is not an IrisError is a bug in Iris. The caller gets the exception's text, and the event log
+    # gets its traceback.
     _log.error("a call failed", exc_info=error)
     text = shown(f"a bug of Iris, see the server's log: {type(error).__name__}: {error}")
     return connect_error(Code.INTERNAL, text, ErrorReason.INTERNAL)

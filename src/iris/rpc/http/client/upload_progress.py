@@ -15,10 +15,11 @@ _report: ContextVar[Report | None] = ContextVar("iris_upload_report", default=No
 
 @contextmanager
 def reporting(report: Report) -> Iterator[None]:
-    """Call a function with the progress of each request over 256 KiB that this thread sends inside the block.
+    """Return a context manager. Inside its block, a function is called with the progress of each request over 256 KiB
+    that this thread sends.
 
-    If the function raises an exception, the call ends, and the block raises the same exception. The exception must not
-    look like a fault of the connection, because the transport would then repeat the call.
+    If the function raises an exception, the call ends, and the context manager raises the same exception. Otherwise the
+    transport could take the exception for a fault of the connection, and would repeat the call.
     """
     raised: list[Exception] = []
 

@@ -4,8 +4,8 @@ A browser lets a page read an answer of another origin only if the answer names 
 token or a content type such as JSON, the browser asks with a preflight request (OPTIONS), which has no token. Therefore
 a preflight is answered before authentication.
 
-Calls of such pages are authenticated by a token in the header `authorization`. Only the cluster's own page has a cookie
-(rpc/auth/web_session_route.py), and this page needs no CORS. Therefore the server never answers
+Calls of pages of other origins are authenticated by a token in the header `authorization`. Only the cluster's own page
+has a cookie (rpc/auth/web_session_route.py), and this page needs no CORS. Therefore the server never answers
 `access-control-allow-credentials`, and a browser adds neither cookies nor client certificates to the calls of a page.
 """
 
