@@ -45,7 +45,7 @@ _REFUSED = {
     "grep=caf%E9": "%E9 is not UTF-8: write each character of a parameter as the percent encoding of its UTF-8 bytes",
     "%FF=1": "%FF is not UTF-8",
     "source=out": "source='out' is not accepted: expected one of stdout, stderr, build, for example source=stdout",
-    "grep=((": "grep: the pattern '((' is invalid",
+    "grep=((": "grep must be a valid regular expression: the pattern '((' is invalid",
     "grep=": "grep has no value",
     "since=yesterday": "since: not a time: 'yesterday' (expected an age such as",
     "format=xml": "expected one of text, raw, ndjson, json, sse",

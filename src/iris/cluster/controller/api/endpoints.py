@@ -63,7 +63,8 @@ class Endpoints:
                 self._index(endpoint)
             else:
                 self._removed.setdefault(endpoint.job_id, {})[endpoint.endpoint_id] = None
-        self._names = sorted(self._by_name)  # All names, sorted. Bisection finds the first name of a page.
+        # The names of all endpoints are sorted, so that bisection finds the first name of a page.
+        self._names = sorted(self._by_name)
 
     def register(
         self, request: cluster_pb2.Controller.RegisterEndpointRequest, attempt: tuple[int, int] | None = None
@@ -88,7 +89,7 @@ class Endpoints:
             )
         known = self._find(request.name)
         if known is not None and known.job_id != request.job_id:
-            owner = f"job {known.job_id!r}" if known.job_id else "no job: unregister it first"
+            owner = f"job {known.job_id!r}: choose another name" if known.job_id else "no job: unregister it first"
             raise AlreadyExistsError(
                 f"endpoint {request.name!r} belongs to {owner}",
                 reason=ErrorReason.ENDPOINT_EXISTS,

@@ -33,7 +33,7 @@ class AdminToken:
         retry_s: The seconds to wait before another try if the file cannot be written, for example on a full disk.
 
     Attributes:
-        secret: The token.
+        secret: The text of the token, with which a program authenticates.
     """
 
     def __init__(self, authority: Authority, path: Path | None, retry_s: float = 10.0) -> None:

@@ -84,7 +84,8 @@ class EventFilter:
         if self.kinds:
             conditions.append(f"({' OR '.join(['kind GLOB ?'] * len(self.kinds))})")
         if self.job_id:
-            # The ids of child jobs begin with the id and a slash, and '0' is the next character after the slash.
+            # The ids of child jobs begin with the job's id and a slash. They are the ids between "id/" and "id0",
+            # because '0' is the next character after the slash.
             conditions.append("(job_id=? OR (job_id>? AND job_id<?))")
             values += [self.job_id, f"{self.job_id}/", f"{self.job_id}0"]
         if not self.for_admin:

@@ -148,7 +148,7 @@ class EventJournal:
         writing.events = events
         if not events:
             return
-        # The writing thread makes the rows, because the events do not change until `end_write`.
+        # The writing thread may make the rows, because the events do not change until `end_write`.
         changes.add_made_rows(event_rows.ADD, lambda: [_row(event) for event in events])
         first = events[-1].number - self._kept + 1
         if first - self.first_number >= _REMOVE_EVERY:

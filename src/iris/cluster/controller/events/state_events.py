@@ -47,7 +47,7 @@ def state_events(job: Job, transitions: Iterable[Transition], time_ms: int) -> I
 
 def _of_job(job: Job, state: int) -> Event:
     if not is_job_finished(state):
-        # A job becomes PENDING again only because its tasks are retried.
+        # The first state of a job causes no event, so `job.waiting` always means that the job waits for a retry.
         return Event(level="info", name=_UNFINISHED[state])
     word = state_name(state)
     event = Event(level=_LEVELS.get(word, "info"), name=f"job.{word.lower()}")

@@ -495,5 +495,5 @@ class Job:
         self.revision += 1
 
     def _mark_changed(self, task: Task) -> None:
-        self.changes.note((task,), self.revision + 1)  # `update_state` sets the job's revision to this number.
+        self.changes.note((task,), self.revision + 1)  # The next call of `update_state` sets the job to this revision.
         self.tally.recount(task)

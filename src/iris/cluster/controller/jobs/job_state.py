@@ -128,7 +128,7 @@ def failed_dependency_text(job_id: str, state: int | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A change of the state of a job, of an attempt, or of a task without a live attempt, for the events.
+    """A change of state from which an event is made: of a job, of an attempt, or of a task without a live attempt.
 
     Attributes:
         state: The new state.

@@ -223,7 +223,7 @@ class JobTable:
             async for item in items:
                 _check_mark(mark, record, what)
                 yield item
-        # If the job was removed meanwhile, the items may have ended too early.
+        # If the job was removed meanwhile, items may be missing, and the reader must get an error.
         _check_mark(mark, record, what)
 
     def is_concluded(self, record: JobRecord) -> bool:

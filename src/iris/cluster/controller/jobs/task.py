@@ -268,7 +268,7 @@ class Task:
         elif stop is Stop.END:
             if end.state == KILLED:
                 attempt.failure = self.stop_failure
-            if end.state == FAILED:  # The attempt failed by itself before the stop had reached the worker.
+            if end.state == FAILED:  # The attempt failed before the stop reached the worker, so its own error is kept.
                 self._finish(FAILED, end, error=end.error, failure=end.failure)
             else:
                 self._finish(KILLED, end, error=self.stop_error, failure=self.stop_failure)

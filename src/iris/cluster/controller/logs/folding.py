@@ -1,11 +1,11 @@
 """Folds logs: moves the small logs of ended attempts from their files into one database, which all folded logs share.
 Without folding, the log of each attempt would stay on the disk as two directories and at least one file.
 
-The boring choice: the database is SQLite in WAL mode with `synchronous=FULL`. A batch of logs is committed before the
-files of the batch are removed. The directory of a log is renamed before its files are removed, so that a reader finds
-either all files or none. A controller that is killed between the commit and the renaming leaves a log both in the
-database and in files. Readers then prefer the files, and the next sweep folds the files again. Reconsider this choice
-when one database cannot store the logs of a cluster quickly enough.
+The database is SQLite in WAL mode with `synchronous=FULL`. A batch of logs is committed before the files of the batch
+are removed. The directory of a log is renamed before its files are removed, so that a reader finds either all files or
+none. A controller that is killed between the commit and the renaming leaves a log both in the database and in files.
+Readers then prefer the files, and the next sweep folds the files again. Reconsider this design when one database cannot
+store the logs of a cluster quickly enough.
 
 All methods block on the disk, so they run in threads.
 """
@@ -280,7 +280,8 @@ class FoldedLogs:
                 database.execute("PRAGMA journal_mode=WAL").fetchall()
                 database.execute("SELECT count(*) FROM logs WHERE size > 0 OR away").fetchall()
             except sqlite3.OperationalError:
-                # The write-ahead log needs shared memory, which some network file systems do not have.
+                # Some network file systems lack the shared memory that the write-ahead log needs. On such a file
+                # system, the database uses a rollback journal.
                 database.close()
                 database = self._connect(self._path)
                 database.execute("PRAGMA journal_mode=DELETE").fetchall()

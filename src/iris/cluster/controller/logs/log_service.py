@@ -41,8 +41,8 @@ _PAGE_TIMEOUT_S = 10.0
 # The largest number of calls to workers for pages of logs that run at the same time.
 _MAX_PAGE_CALLS = 256
 _MAX_PAGE_CALLS_OF_CALLER = 16
-# The longest time, in seconds, for which a read of parts waits because of urgent work. A person who scrolls a log does
-# not notice this time.
+# The longest time, in seconds, for which a read of parts of logs waits because of urgent work. A person who scrolls a
+# log does not notice this time.
 _MOST_URGENT_S = 0.02
 
 
@@ -195,7 +195,7 @@ class LogService:
         """
         reads = [request.reads[number] for number in numbers]
         worker = self._sources.workers.get(worker_id)
-        if worker is None:  # The controller has forgotten the worker since the reads were grouped by worker.
+        if worker is None:  # The controller has just forgotten the worker, so the parts cannot be read.
             return {
                 number: refused_part(read, worker_unreachable(worker_id))
                 for number, read in zip(numbers, reads, strict=True)

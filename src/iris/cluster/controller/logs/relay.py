@@ -128,8 +128,8 @@ class LogRelay:
                 if self._request.follow:
                     # A reader with `follow` asks again from its position after an incomplete end.
                     return _incomplete_end(task_index, attempt_id)
-                # A reader without `follow` gets an error, because it would mistake an incomplete end for the end of the
-                # log.
+                # A reader without `follow` gets an error, because the reader would take an incomplete end for the end
+                # of the log.
                 return refused_log(task_index, attempt_id, error)
             case GiveUp(task_index, attempt_id, error):
                 return refused_log(task_index, attempt_id, error)

@@ -392,7 +392,7 @@ def fetch_log(location: LogLocation, name: str, path: Path) -> None:
     if list_files(path):
         (path / STORED).touch()
     away.unlink()
-    with contextlib.suppress(OSError):  # If the directory has files, `rmdir` fails, and the directory remains.
+    with contextlib.suppress(OSError):  # Only empty directories are removed, because `rmdir` fails for all others.
         path.rmdir()
         path.parent.rmdir()
 

@@ -114,8 +114,8 @@ def _waits_since_ms(task: Task, attempt_id: int) -> int:
     """Return the time from which an attempt has waited for its slot, as wall clock time; 0 if it is unknown."""
     if attempt_id == len(task.attempts) - 1:
         return task.not_before_ms
-    # `not_before_ms` belongs to the last attempt of the task. An earlier attempt has waited since the end of its
-    # predecessor.
+    # The task stores `not_before_ms` for its last attempt only. Therefore an earlier attempt counts as waiting since
+    # the end of the attempt before it.
     return task.attempts[attempt_id - 1].finished_at_ms if attempt_id else 0
 
 

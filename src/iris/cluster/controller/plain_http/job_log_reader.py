@@ -21,8 +21,8 @@ async def read_logs(state: ReaderState) -> AsyncGenerator[Item]:
         ResourceExhaustedError: The last lines are too large.
     """
     if state.query.follow:
-        # The route sends the head of the answer together with the first item. This item makes the route send the head
-        # now, because a task may write nothing for hours.
+        # The route sends the head of the answer together with the first item. `Pause` is such an item, so that the
+        # client gets the head now, although a task may write nothing for hours.
         yield Pause()
     left: float = state.query.max_lines or inf
     over: set[int] = set()

@@ -108,7 +108,7 @@ def read_query(text: str) -> LogQuery:
     try:
         parse_filter(query.filter)
     except InvalidArgumentError as error:
-        raise InvalidArgumentError(f"grep: {error}") from None
+        raise InvalidArgumentError(f"grep must be a valid regular expression: {error}") from None
     return query
 
 

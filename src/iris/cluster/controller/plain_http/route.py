@@ -1,14 +1,12 @@
 """The ASGI application of the log route, `GET /v1/jobs/JOB/logs`.
 
-The plan of a request:
+The route answers a request in these steps:
 1. Check the method and the path, and choose the format.
-2. Authenticate the caller, read the parameters, and authorise the request. The route has the same permissions, the same
-   limits of open streams and the same event as the call `StreamTaskLogs`.
+2. Authenticate the caller, read the parameters, and authorise the request, as for the call `StreamTaskLogs`.
 3. Find the tasks, and send the head of the answer once the first item is known. Until then, an error can still be
    answered with its own HTTP status.
-4. Send items as they come. While the client does not read, `send` waits, and nothing more is read from the logs. While
-   there are no items, send bytes that the reader ignores, so that the connection stays open. When the client leaves,
-   end the reader.
+4. Send items as they come. While the client does not read, nothing more is read from the logs. While there are no
+   items, send bytes that the client ignores, so that the connection stays open.
 """
 
 from __future__ import annotations

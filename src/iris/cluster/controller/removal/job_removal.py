@@ -1,14 +1,13 @@
 """Removes ended jobs and everything that the cluster has stored about them: on request, by age, and by number.
 
 A job is removed in this order, so that a kill of the controller at any point leaves no wrong state:
-1. The logs at the log location are removed. If the log location cannot be reached, the job is not removed, and a sweep
-   copies its remaining logs to the log location again.
-2. The job is removed from the database and dropped from memory. From now on the job does not exist, even if the
-   controller is killed.
-3. The logs and outputs on this machine are removed. The name of the job is still taken, so no new job can have logs
-   yet. If the controller is killed before this step, the next controller removes the logs and outputs, because their
-   job is unknown.
-4. The name of the job becomes free, and its workers are called to remove their files.
+1. The logs at the log location are removed. If the log location cannot be reached, the job stays, and a sweep copies
+   its remaining logs again.
+2. The job is removed from the database and the memory.
+3. The logs and outputs on this machine are removed. If the controller is killed before this step, the next controller
+   removes the logs and outputs, because their job is unknown.
+4. The name of the job becomes free, and its workers are called to remove their files. The name was taken until now, so
+   that no new job could have logs in the same directories.
 """
 
 from __future__ import annotations
@@ -187,7 +186,7 @@ class JobRemoval:
         async with self._lock:
             groups: dict[str, list[JobRecord]] = {}
             for job_id in job_ids:
-                # A job may have been removed already, together with its parent job, which is also an old job.
+                # A job that is removed together with its parent job needs no further step.
                 is_chosen = any(one.job_id == job_id for group in groups.values() for one in group)
                 record = None if is_chosen else await self._jobs.get(job_id)
                 if record is None:

@@ -50,7 +50,8 @@ class StoredBytes:
         self._saver = saver
         self._workspaces = workspaces
         self._limit = limit
-        self._reserved: Counter[str] = Counter()  # The bytes of new jobs that are not saved yet, by user.
+        # How many bytes of contents the unsaved new jobs of each user have.
+        self._reserved: Counter[str] = Counter()
 
     @contextlib.contextmanager
     def reserved(self, owner: str, launch: cluster_pb2.Controller.LaunchJobRequest, workspace: bytes) -> Iterator[None]:

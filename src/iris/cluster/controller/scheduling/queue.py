@@ -1,17 +1,20 @@
 """Decides which queued gangs start now, and why the other gangs wait.
 
-The module is pure. Gangs start in the order of their arrival, except for three rules:
-* Trees: a gang of a child job gets the position of the root job of its tree, so that a job tree which has begun can
-  end. The gang moves ahead by at most `HEAD_START_S` seconds. Therefore a gang that has waited for longer than
-  `HEAD_START_S` seconds is ahead of the gangs of every new child job. A tree that never stops submitting child jobs
-  cannot starve other jobs.
-* Backfill: a gang that does not fit does not block smaller gangs that arrived later.
-* Reservation: small gangs must not starve a large gang. Turns of the later gangs and turns of the oldest gang
-  alternate. The first turn of each side lasts `FIRST_TURN_S`, the second turn twice as long, and so on. During a turn
-  of the oldest gang, machines are reserved for this gang. A later gang may start only if the oldest gang could still
-  start after the end of all gangs that arrived before it. The oldest gang may wait for a service that never ends, so
-  other gangs have turns as well. Because the turns grow, a turn of the oldest gang is eventually longer than the run of
-  any gang that ends.
+The module is pure. Gangs start in the order of their arrival, with the exceptions of job trees, backfill and
+reservations.
+
+Job trees: a gang of a child job gets the position of the root job of its tree, so that a job tree which has begun can
+end. The gang moves ahead by at most `HEAD_START_S` seconds. Therefore a tree that never stops submitting child jobs
+cannot starve other jobs.
+
+Backfill: a gang that does not fit does not block smaller gangs that arrived later.
+
+Reservations: small gangs must not starve a large gang. Turns of the later gangs and turns of the oldest gang alternate.
+The first turn of each side lasts `FIRST_TURN_S`, the second turn twice as long, and so on. During a turn of the oldest
+gang, machines are reserved for this gang. A later gang may then start only if the oldest gang can still start once all
+gangs that arrived before it have ended. Other gangs have turns as well, because the oldest gang may wait for a service
+that never ends. The turns grow, so that a turn of the oldest gang is eventually longer than the run of any gang that
+ends.
 """
 
 from __future__ import annotations

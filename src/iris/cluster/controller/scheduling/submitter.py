@@ -106,8 +106,7 @@ class Submitter:
 
         Args:
             result: The last plan.
-            explain_all: True updates the reasons of all waiting gangs. False sets only the reasons of gangs without a
-                reason.
+            explain_all: True updates the reasons of all waiting gangs. False leaves out gangs that have a reason.
         """
         if not self._engine.elastic:
             self._reject_impossible(result)

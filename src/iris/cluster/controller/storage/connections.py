@@ -76,7 +76,9 @@ class Connections:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = try_lock(path.with_name(f"{path.name}.lock"))
         if self._lock is None:
-            raise FailedPreconditionError(f"another controller is running on {self.name}")
+            raise FailedPreconditionError(
+                f"another controller is running on {self.name}: end that controller first, or use another file"
+            )
         # Only the user of the controller may read the file, because it contains the environments of jobs. SQLite gives
         # its other files the same permissions.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -1,10 +1,9 @@
 """Stores the controller's state in one SQLite file.
 
-The boring choice: one connection writes, in WAL mode with `synchronous=FULL`. When a write returns, its data would
-survive a power failure, if the disk implements `fsync` correctly. The controller's loop gathers rows in `Changes`, and
-one thread writes the rows (saver.py). Therefore one fsync saves many changes, and the loop never waits for an fsync.
-Other threads read while the writing thread writes (connections.py, ended_jobs.py). Reconsider this choice when one disk
-cannot do enough fsyncs.
+One connection writes, in WAL mode with `synchronous=FULL`. Data survives a power failure once its write has returned,
+if the disk implements `fsync` correctly. The controller's loop gathers rows in `Changes`, and one thread writes the
+rows (saver.py). Therefore one fsync saves many changes, and the loop never waits for an fsync. Other threads read while
+the writing thread writes (connections.py, ended_jobs.py). Reconsider this design when one disk cannot do enough fsyncs.
 """
 
 from __future__ import annotations
@@ -265,7 +264,9 @@ class Store:
             migrate(self._connections.writer, path, progress)
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
-                raise FailedPreconditionError(f"another controller is running on {self._name}") from error
+                raise FailedPreconditionError(
+                    f"another controller is running on {self._name}: end that controller first, or use another file"
+                ) from error
             raise ResourceExhaustedError(f"cannot write {self._name}: {error}") from error
         except _UNREADABLE as error:
             raise DataLossError(f"{self._name} cannot be read: {error}") from error

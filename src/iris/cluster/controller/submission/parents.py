@@ -35,9 +35,9 @@ def check_parent(request: LaunchJobRequest, parent: Job) -> None:
 def inherit_environment(request: LaunchJobRequest, parent: LaunchJobRequest) -> None:
     """Add the environment of the parent job to the submission of a child job, unless the submission forbids it.
 
-    The child's own values override values of the parent. If the parent's environment is complete, the child's
-    environment becomes complete too. A submission with a complete environment is not changed, because this environment
-    was copied from the process that submits the job. This process may have removed variables on purpose.
+    The child's own values override values of the parent. A submission with a complete environment, which was copied
+    from the submitting process, is not changed, because this process may have removed variables on purpose. If the
+    parent's environment is complete, the child's environment becomes complete too.
 
     Args:
         request: The submission of the child job, which this function changes.

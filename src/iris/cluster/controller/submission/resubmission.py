@@ -61,8 +61,8 @@ class Resubmissions:
         try:
             stored, has_entry_point = await self._stored(request.job_id)
         except NotFoundError:
-            # The client may have repeated a request whose first answer was lost. The job to submit again may have been
-            # removed meanwhile, but the new job exists.
+            # If the client has repeated a request whose first answer was lost, return the new job, even if the earlier
+            # job was removed meanwhile.
             known = await self._submissions.find_repeated(submission)
             if known is None:
                 raise

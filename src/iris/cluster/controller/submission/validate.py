@@ -300,7 +300,7 @@ def _check_trace(request: LaunchJobRequest) -> None:
         )
     if request.tracestate and (given is None or not given.state):
         raise InvalidArgumentError(
-            f"tracestate must be at most {MAX_STATE} printable characters beside a traceparent,"
+            f"tracestate needs a valid traceparent, and must have at most {MAX_STATE} printable characters,"
             f" got {quoted(request.tracestate)}"
         )
 

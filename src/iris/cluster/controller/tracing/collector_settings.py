@@ -15,7 +15,7 @@ from iris.versions import VERSION
 
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _DEFAULT_TIMEOUT_S = 10.0
-# Some programs read milliseconds from the same variable. A number of milliseconds is mostly above this limit.
+# A longer timeout is not used, because its author has probably given milliseconds, which some programs expect.
 _LONGEST_TIMEOUT_S = 600.0
 _COMPRESSIONS = ("gzip", "deflate", "none")
 _log = logging.getLogger(__name__)
@@ -147,6 +147,6 @@ def _pairs(text: str, variable: str) -> list[tuple[str, str]]:
         if equals and key.strip():
             pairs.append((key.strip(), unquote(value.strip())))
         else:
-            # The log does not show the item, because the item may contain a secret.
+            # The log does not show the invalid pair, because the pair may contain a secret.
             _log.warning("%s must have the form 'key1=value1,key2=value2': an item without '=' is left out", variable)
     return pairs

@@ -32,8 +32,10 @@ LaunchJobRequest = cluster_pb2.Controller.LaunchJobRequest
 _ERRORS = (FAILED, WORKER_FAILED, UNSCHEDULABLE)
 _ID_BYTES = 8
 _split = struct.Struct(f"{_ID_BYTES}s" * 5).unpack
-_NS = 1_000_000  # Nanoseconds in a millisecond.
-# Workers report times, and a wrong time must not make a span that cannot be encoded and blocks all later spans.
+# The number of nanoseconds in a millisecond.
+_NS = 1_000_000
+# A later time is replaced by this time, because a span with a wrong time of a worker could not be encoded and would
+# block all later spans.
 _LATEST_MS = 2**64 // _NS - 1
 
 

@@ -132,9 +132,10 @@ class OtlpSender:
 def _gzip(body: bytes) -> bytes:
     try:
         from isal import igzip
-    except ImportError:  # `isal` is not installed on some machines, because it has no wheel for them.
+    except ImportError:  # The package `isal` is missing on machines for which it has no wheel.
         return gzip.compress(body, 1)
-    compressed: bytes = igzip.compress(body, 1)  # `isal` needs a tenth of the time of the standard library.
+    # The package `isal` compresses in a tenth of the time that the standard library needs.
+    compressed: bytes = igzip.compress(body, 1)
     return compressed
 
 
@@ -158,7 +159,8 @@ def _judge(status: int, retry_after: str, content: bytes) -> CollectorAnswer:
     try:
         rejection = ExportTraceServiceResponse.FromString(content).partial_success
     except DecodeError:
-        # Some collectors answer with JSON or HTML. The HTTP status already says that the spans are accepted.
+        # Some collectors answer with JSON or HTML, which is ignored, because the HTTP status already says that the
+        # spans are accepted.
         return CollectorAnswer()
     if not rejection.rejected_spans > 0:
         return CollectorAnswer()

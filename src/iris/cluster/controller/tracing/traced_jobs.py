@@ -46,17 +46,17 @@ class TracedJobs:
         None.
         """
         last = self._last
-        # If a job was removed, a later job may have the same id.
+        # The times are compared, because a later job may have the id of a removed job.
         if last is None or last[0] != job_id or last[1].submitted_at_ms > time_ms or job_id in self._removed:
             return None
         return last[1], last[2]
 
     async def find(self, job_id: str, time_ms: int) -> FoundJob | None:
-        """Return the job that had an id at a time, and the identities of the job's spans, or None if its spans are not
-        recorded. If the job was removed and is not kept, return None instead of the pair.
+        """Return the job that had the given id at the given time, and the identities of the job's spans. The identities
+        are None if the job's spans are not recorded. If the job was removed and is not kept, return None.
         """
         record = await self._jobs.get(job_id)
-        # The job may have been removed, and a later job may have the same id.
+        # If the found job was submitted too late, it has the id of a removed job.
         if record is None or record.job.submitted_at_ms > time_ms:
             record = self._removed[job_id][0] if job_id in self._removed else None
         if record is None or record.job.submitted_at_ms > time_ms:

@@ -41,7 +41,7 @@ def points_per_task(num_tasks: int) -> int:
 
 @dataclass(slots=True)
 class Points:
-    """Points with a common step, in the order of time.
+    """Points in the order of time, each for the same number of seconds.
 
     Attributes:
         step_s: The seconds that each point covers.
@@ -73,7 +73,7 @@ class Points:
             for index, column in enumerate(self.columns):
                 before, value = column[-1], values[index]
                 if value == before:
-                    continue  # Most values do not change, for example the 0 of a task without GPUs.
+                    continue  # This case is common, for example a task without GPUs always has the GPU value 0.
                 if index in (CPU, GPU):
                     column[-1] = before + round((value - before) / self.samples)
                 elif value > before:
@@ -134,11 +134,11 @@ class Points:
         try:
             version, columns, step_s, count = _HEADER.unpack_from(packed)
             if version != _FORMAT:
-                raise ValueError(f"the usage has format {version}, which this version of Iris does not know")
+                raise ValueError(f"the stored usage of a task has format {version}, expected format {_FORMAT}")
             content = zlib.decompress(packed[_HEADER.size :])
             numbers = array("I", struct.unpack(f"<{1 + count * (columns + 1)}I", content))
         except (struct.error, zlib.error) as error:
-            raise ValueError(f"the usage is damaged: {error}") from error
+            raise ValueError(f"the stored usage of a task is damaged: {error}") from error
         time_s, times = numbers[0], array("I")
         for step in numbers[1 : count + 1]:
             time_s += step * step_s
@@ -156,7 +156,7 @@ class UsageSeries:
         life: The points of an earlier controller; None for a new series.
 
     Attributes:
-        life: The ring that covers the whole life.
+        life: The ring of points that covers the whole life of the task, job or worker.
     """
 
     __slots__ = ("_capacity", "_recent", "life")

@@ -23,13 +23,13 @@ SILENT_S = 30
 
 
 class UsageTotal:
-    """The sum over attempts, and the history of this sum.
+    """What the attempts of one job, or on one worker, use together, now and over time.
 
     Args:
         life: The points of an earlier controller; None for a new sum.
 
     Attributes:
-        series: The history of the sum, as points in time.
+        series: The sum over the attempts over time.
     """
 
     __slots__ = ("_parts", "_sampled_s", "_sums", "series")

@@ -141,7 +141,7 @@ class AttemptControl:
             worker.identity, job, record.launch, starts, slots, hosts, self._tokens.task_token
         )
         for place in request.places:
-            # The facts of a task contain the ports of its last attempt, until the next attempt reports.
+            # The worker gets the ports of the last attempt, which the facts contain until the next attempt reports.
             place.last_ports.update(record.facts[place.task_index].ports)
         is_taken = self._stdin.is_taken(job.job_id)
         request.shared.stdin = record.launch.stdin and not is_taken and not self._stdin.has_ended(job.job_id)

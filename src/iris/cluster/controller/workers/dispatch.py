@@ -120,7 +120,8 @@ def _add_optional(shared: cluster_pb2.Worker.RunTaskRequest, launch: LaunchJobRe
 
 
 def _add_inputs(shared: cluster_pb2.Worker.RunTaskRequest, launch: LaunchJobRequest) -> None:
-    # A worker of an older release ignores these fields, so it cannot start the attempt without its inputs.
+    # The command or callable goes into fields that a worker of an older release ignores. Such a worker finds nothing to
+    # run, and does not start the attempt without its inputs.
     shared.inputs_hash = launch.inputs_hash
     shared.input_command.extend(launch.command)
     shared.input_entrypoint = launch.serialized_entrypoint

@@ -113,10 +113,9 @@ def _only(resources: Resources, indices: Sequence[int]) -> Resources:
 
 
 def _scarce(gang: GangRequest, capacity: FreeCapacity) -> tuple[int, ...]:
-    """Return the positions of the resources that are too scarce.
-
-    If no resource is too scarce by itself, but no machine has enough of all resources together, return the positions of
-    all resources that the gang asks for.
+    """Return the positions in `Resources.amounts` of the resources that are too scarce for a gang. If no resource is
+    too scarce by itself, but no machine has enough of all resources together, return the positions of all resources
+    that the gang asks for.
     """
     asked = [index for index, amount in enumerate(gang.need.amounts()) if amount]
     return tuple([index for index in asked if capacity.lacks(gang, index)] or asked)
