@@ -7,22 +7,22 @@ from iris.rpc import cluster_pb2
 
 
 def millicores_in(amounts: cluster_pb2.Controller.Amounts) -> int:
-    """Return how much CPU an amount of resources has, in thousandths of a core. Servers of older releases send whole
-    cores only.
+    """Return the CPU in a message about resources, in thousandths of a core. Servers of older releases send whole cores
+    only.
     """
     return amounts.cpu_millicores if amounts.HasField("cpu_millicores") else amounts.cpu * MILLICORES
 
 
 def cores_in(amounts: cluster_pb2.Controller.Amounts) -> int | float:
-    """Return how many CPU cores an amount of resources has: an `int` for whole cores, and otherwise a `float`."""
+    """Return the CPU in a message about resources, in cores: an `int` for whole cores, and otherwise a `float`."""
     return cores_of(millicores_in(amounts))
 
 
 def counts_a_core(request: cluster_pb2.Controller.LaunchJobRequest) -> bool:
     """Return True if each task counts as one core because the submission asks for no resources.
 
-    Only independent tasks without resources count as one core. Otherwise, all tasks of a large job would start at once
-    on one machine.
+    A task of a gang never counts as one core. Independent tasks count, because otherwise all tasks of a large job would
+    start at once on one machine.
     """
     resources = request.resources
     is_given = resources.HasField("cpu") or resources.HasField("cpu_millicores") or resources.HasField("device")

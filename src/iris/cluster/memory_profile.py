@@ -16,9 +16,10 @@ from iris.rpc import cluster_pb2
 PROFILE_DIRECTORY = "memory-profile"
 PROFILE_FILE = "memray.bin"
 PROFILE_PATH = f"{PROFILE_DIRECTORY}/{PROFILE_FILE}"
-_PYTHON = re.compile(r"(.*/)?python(\d+(\.\d+)*)?[td]*(-\w+)?")  # For example python3.13t and python3-dbg.
-# Several options in one word, the last of which begins the program, such as -uc. The rest of such words is not parsed.
-# The last option of other such words, for example -uW, has its value in the next word.
+# The path of a Python interpreter, for example python3.13t or /usr/bin/python3-dbg.
+_PYTHON = re.compile(r"(.*/)?python(\d+(\.\d+)*)?[td]*(-\w+)?")
+# A word that joins several options in a way that `split_command` does not parse: one option begins the program (-uc), or
+# the last option has its value in the next word (-uW).
 _JOINED = re.compile(r"-[a-zA-Z]*[cm].*|-[a-zA-Z]+[WX]", re.DOTALL)
 _OPTIONS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 

@@ -6,8 +6,9 @@ endpoint, worker or token consists of 1 to 200 bytes of UTF-8, and follows two r
   except ordinary spaces, which are neither the first nor the last character.
 * No character has two spellings: the text is in Unicode's normal form C (NFC), in which `é` is one character.
 
-Other names are refused. Iris does not change a refused name into an accepted one, because the caller would not find the
-job under the name in the request. Client and server apply the same rule, because other clients can call the server.
+Names that break these rules are refused. Iris does not change a refused name into an accepted one, because the caller
+would not find the job under the name in the request. Client and server apply the same rule, because other clients can
+call the server.
 """
 
 from __future__ import annotations

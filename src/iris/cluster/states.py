@@ -37,7 +37,7 @@ def is_job_finished(state: int | State) -> bool:
         state: A `JobState`, or the number that stands for the state in protobuf messages.
 
     Raises:
-        InvalidArgumentError: (a `ValueError`) The state is neither.
+        InvalidArgumentError: (a `ValueError`) `state` is neither a state nor a number.
     """
     return _check_state(state) in FINAL_STATES
 
@@ -49,7 +49,7 @@ def is_task_finished(state: int | State) -> bool:
         state: A `TaskState`, or the number that stands for the state in protobuf messages.
 
     Raises:
-        InvalidArgumentError: (a `ValueError`) The state is neither.
+        InvalidArgumentError: (a `ValueError`) `state` is neither a state nor a number.
     """
     return _check_state(state) in FINAL_STATES
 
@@ -58,7 +58,7 @@ def state_name(state: int | State) -> str:
     """Return the short name of a `JobState` or `TaskState`, for example `RUNNING`.
 
     Raises:
-        InvalidArgumentError: (a `ValueError`) The state is neither a number nor a state.
+        InvalidArgumentError: (a `ValueError`) `state` is neither a state nor a number.
     """
     number = _check_state(state)
     return STATE_NAMES.get(number, f"{_UNKNOWN}{number}")
@@ -76,7 +76,8 @@ class State(StrEnum):
     comparison with a text that names no state gives an `UnknownStateWarning`, because such a comparison is always
     False. If a state is the key of a dict, only its name in upper case finds the entry.
 
-    `JobState(x)` returns the state for a number in a message, or for a name in any of these forms.
+    `JobState(x)` returns the state for its number in messages, or for its name in any of the forms above, for example
+    `JobState("running")`.
     """
 
     if TYPE_CHECKING:  # `Enum` calls `_missing_` for a number, which type checkers do not know.
@@ -126,7 +127,9 @@ class State(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Self:
-        """Return the state for a number, or for a name in another form. `Enum` calls this method."""
+        """Return the state for a number, or for a name such as `running` or `JOB_STATE_RUNNING`. `Enum` calls this
+        method.
+        """
         if isinstance(value, str):
             name = _plain_name(value)
             if name in _NUMBERS:

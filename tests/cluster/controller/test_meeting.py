@@ -159,7 +159,7 @@ def test_rendezvous_fails_after_a_controller_restart_if_task_0_has_succeeded(wor
     with world.controller() as client:
         job = wait_for_end(client, job_id)
     assert job.state == pb.JOB_STATE_FAILED
-    assert "task 1 does not know where its gang meets, because task 0 has ended already" in job.error
+    assert "task 1 has no port for the rendezvous of its gang, because task 0 has ended already" in job.error
     assert "since task 0 has succeeded already" in job.error
     assert not world.ran(1)
 

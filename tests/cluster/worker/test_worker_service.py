@@ -208,7 +208,7 @@ def test_a_rendezvous_without_hosts_or_port_is_refused(worker: WorkerClient) -> 
     with pytest.raises(InvalidArgumentError, match="needs the hosts"):
         worker.run(request)
     request.hosts.append("127.0.0.1")
-    with pytest.raises(FailedPreconditionError, match="task 1 does not know where its gang meets"):
+    with pytest.raises(FailedPreconditionError, match="task 1 has no port for the rendezvous of its gang"):
         worker.run(request)
 
 

@@ -59,7 +59,9 @@ class ClusterAccess:
         self.timeout_s = check_timeout("timeout_s", timeout_s, above_zero=True)
 
     def _known_tls(self) -> ClientTls:
-        """Return the TLS settings for this address, from the record of `iris up` or from a context."""
+        """Return the TLS settings that this machine has stored for the address: by `iris up`, or by `iris login` in a
+        context.
+        """
         here = find_here(self.address)
         if here is not None:
             return here.tls()
@@ -67,7 +69,7 @@ class ClusterAccess:
         return self.tls if context is None else ClientTls(context.ca, context.cert, context.cert_key)
 
     def controller_peer(self, lifetime: Lifetime | None, proxy: Proxy | None) -> Peer:
-        """Return the description of the controller.
+        """Return the controller's address, its name in error messages, and the credentials for calls, as a `Peer`.
 
         Args:
             lifetime: The object that ends a sync client's calls when the client is closed, or None for an async client.
@@ -84,7 +86,9 @@ class ClusterAccess:
         )
 
     def worker_peer(self, worker_id: str, address: str, lifetime: Lifetime | None, proxy: Proxy | None) -> Peer:
-        """Return the description of a worker. `controller_peer` documents `lifetime` and `proxy`."""
+        """Return the worker's address, its name in error messages, and the credentials for calls, as a `Peer`.
+        `controller_peer` documents `lifetime` and `proxy`.
+        """
         return Peer(
             address,
             f"worker {worker_id!r}, which has the log,",

@@ -122,7 +122,9 @@ def pickle_inputs(inputs: Sequence[object], *, workspace: Path | None = None) ->
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether a value certainly contains no code, so that the fast pickler can be used."""
+    """Return whether a value certainly contains no code. Such a value is pickled by `pickle`, which is faster than
+    cloudpickle.
+    """
     if type(value) in (tuple, list):
         return all(type(part) in _PLAIN for part in value)  # type: ignore[attr-defined]
     return type(value) in _PLAIN

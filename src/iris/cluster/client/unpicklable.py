@@ -53,7 +53,8 @@ def find_culprit(entrypoint: Entrypoint, own: Collection[str]) -> str:
     if not way:
         return "the combination of its parts"
     if len(way) > 1 and way[0] == "the callable itself":
-        del way[0]  # A longer path need not begin with "the callable itself", because the error is about this callable.
+        # The error message names the callable anyway, so the path to the culprit begins with a part of the callable.
+        del way[0]
     return f"{', in it '.join(way)} (a {type(found).__qualname__})"
 
 
@@ -66,7 +67,7 @@ def _pickles(value: object, own: Collection[str]) -> bool:
 
 
 def _parts(whole: Any) -> list[tuple[str, Any]]:
-    """Return the objects that pickle would pickle as parts of a value, each with a description."""
+    """Return the parts of a value that `pickle` pickles, each with a description for an error message."""
     if isinstance(whole, dict):
         return [(f"the item {key!r}", value) for key, value in whole.items()]
     if isinstance(whole, list | tuple | set | frozenset):

@@ -1,9 +1,9 @@
 """Decides which files of a workspace are sent, without reading the content of files.
 
-`.git`, `__pycache__`, virtual environments, and folders that contain nothing else are never sent. Ignored files are not
-sent either: inside a checkout git lists the ignored files, and otherwise `ignore_rules.py` applies the same rules. As
-in git, a repository inside the workspace has separate rules. The rules of the folders above the repository do not apply
-inside the repository.
+These files and folders are never sent: `.git`, `__pycache__`, virtual environments, and folders in which nothing else
+lies. Ignored files are not sent either: inside a checkout git lists the ignored files, and otherwise `ignore_rules.py`
+applies the same rules. As in git, a repository inside the workspace has separate rules. The rules of the folders above
+the repository do not apply inside the repository.
 
 Files that cannot be sent are left out and listed: links that lead out of the folder or cannot be followed, sockets,
 pipes, devices, and files that this user may not read. Such a file causes no error, because the job may not need the
@@ -84,7 +84,7 @@ class FoundFiles:
     left_out: list[LeftOut] = field(default_factory=list)
 
     def members(self) -> Iterator[Member]:
-        """Yield the members to send. A folder comes after its content.
+        """Yield the files, links and folders of the workspace that are sent. A folder comes after its content.
 
         Raises:
             FailedPreconditionError: An ignore file cannot be read, or the folder was changed during the search.
@@ -92,7 +92,8 @@ class FoundFiles:
         return self._walk("", _scope_of(self.root, is_asked_for=True))
 
     def _walk(self, folder: str, scope: _Scope) -> Iterator[Member]:
-        """Yield the members below `folder`. Finally yield `folder` itself, unless all files in `folder` are left out.
+        """Yield the files, links and folders below `folder` that are sent. Finally yield `folder` itself, unless all
+        files in `folder` are left out.
 
         Args:
             folder: The path relative to the root: empty, or with "/" at its end.
@@ -170,7 +171,7 @@ class _Scope:
     """Decides which files of one folder of a workspace are not sent, because an ignore file names them."""
 
     def enter(self, folder: Path, children: list[os.DirEntry[str]]) -> _Scope:
-        """Return the scope of a subfolder, with the additional rules of the subfolder's ignore file."""
+        """Return the `_Scope` of a subfolder, which also has the rules of the subfolder's ignore file."""
         return self
 
     def ignores(self, child: str, is_folder: bool) -> bool:
@@ -220,7 +221,7 @@ class _Rules(_Scope):
 
 
 def _scope_of(folder: Path, *, is_asked_for: bool = False) -> _Scope:
-    """Return the scope of the top folder of a workspace or repository.
+    """Return an object that decides which files in the top folder of a workspace or repository are ignored.
 
     Args:
         folder: The workspace, or a repository in it.
@@ -262,7 +263,9 @@ def _read_rules(file: Path, above: bytes) -> tuple[Rule, ...]:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return ()
     except OSError as error:
-        raise FailedPreconditionError(f"cannot read the ignore file {str(file)!r}: {error.strerror}") from error
+        raise FailedPreconditionError(
+            f"cannot read the ignore file {str(file)!r}: {error.strerror}; make the file readable, or remove it"
+        ) from error
 
 
 def _is_virtual_environment(entry: os.DirEntry[str]) -> bool:

@@ -32,8 +32,8 @@ from iris.reasons import NO_SHORTAGE, Shortage
 
 
 class GangRejectedError(IrisError):
-    """The engine can never allocate a gang, and would refuse a second submission of the gang as well. The message
-    contains the reason.
+    """An error: the engine can never allocate a gang. Submitting the gang again has no use. The message contains the
+    reason.
     """
 
     code = "failed_precondition"
@@ -49,7 +49,9 @@ class Resources:
 
     @classmethod
     def of(cls, cpu: float = 0, memory_bytes: int = 0, gpu: int = 0) -> Resources:
-        """Return an amount whose CPU is given in cores. Fractions of a millicore are rounded."""
+        """Return the resources with the given CPU cores, bytes of memory, and GPUs. Fractions of a millicore are
+        rounded.
+        """
         return cls(round(cpu * MILLICORES), memory_bytes, gpu)
 
     @property

@@ -38,7 +38,8 @@ def _millicores() -> int:
         quota, _, period = _read(directory / "cpu.max").partition(" ")
         if quota.isdigit() and period.strip().isdigit() and int(period) > 0:
             millicores = min(millicores, int(quota) * MILLICORES // int(period))
-    # A job that asks for one core must be able to start, even if the quota allows less.
+    # The capacity is at least one core, so that a job of one core can start even if the CPU quota of the container is
+    # smaller.
     return max(millicores, MILLICORES)
 
 

@@ -1,3 +1,3 @@
-"""Files below a directory that must not be left, and the files that attempts leave as outputs. The worker, the
-controller and the client import this package. It imports only the wire and the layers below the wire.
+"""Reads and writes files in the directory of an attempt without leaving the directory, and packs the outputs of
+attempts. The worker, the controller and the client import this package.
 """

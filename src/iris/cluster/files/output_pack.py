@@ -25,7 +25,7 @@ from iris.rpc.cluster_pb2 import TaskFile
 MAX_FILES = 10_000
 # The largest number of output directories of a job.
 MAX_DIRECTORIES = 100
-# The reasons for which the controller may accept fewer outputs of an attempt after it has refused more.
+# If the controller refuses outputs for one of these reasons, it may accept a part of the outputs.
 SIZE_REASONS = frozenset(
     {
         cluster_pb2.OUTPUT_REASON_TOO_LARGE,

@@ -109,12 +109,12 @@ def decode_cursor(job_id: str, cursor: str) -> dict[int, Position]:
 
 
 def to_message(task_index: int, position: Position) -> cluster_pb2.LogPosition:
-    """Return the message for a position in the log of a task."""
+    """Return the protobuf message for a position in the log of a task."""
     return cluster_pb2.LogPosition(task_index=task_index, attempt_id=position.attempt_id, offsets=position.offsets)
 
 
 def from_message(message: cluster_pb2.LogPosition) -> Position:
-    """Return the position that a message contains.
+    """Return the position in the log of a task that a protobuf message contains.
 
     Raises:
         InvalidArgumentError: A number is negative, or the number of offsets is neither 0 nor 3.

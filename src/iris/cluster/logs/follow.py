@@ -288,8 +288,10 @@ class Follow:
         return self._failed(index, error, failure, stream.worker, now, began_s=self._began_s(stream, now))
 
     def _began_s(self, stream: _Stream, now: float) -> float:
-        """Return the time at which the outage of a failed stream began. If every answer ends an outage, and the server
-        has answered on this stream, the outage begins now."""
+        """Return the time at which the outage of a failed stream began. If the rules say that every message from a
+        server ends an outage, and this stream has brought a message, then the outage begins now. Otherwise, the outage
+        began when the stream was opened.
+        """
         return now if stream.has_answered and self._rules.retry.any_answer_counts else stream.opened_s
 
     def _failed(
@@ -330,7 +332,8 @@ Server = TypeVar("Server", bound=Hashable)
 def group_by_server(
     reads: Iterable[Read], choose: Callable[[Read], Server]
 ) -> tuple[dict[Server, list[Read]], list[NoServer]]:
-    """Return the reads grouped by the server that has the log, and the reads for which no server has the log.
+    """Group the attempts to read by the server that has their logs. Return the groups, and an event for each attempt
+    whose log no server has.
 
     Args:
         reads: The attempts to read.

@@ -173,7 +173,7 @@ def _will_be_retried(task: cluster_pb2.TaskStatus, attempt_id: int) -> bool:
 
 
 def end_without_attempt(task: cluster_pb2.TaskStatus) -> cluster_pb2.LogEnd:
-    """Return the end of the log of a task that has no attempt to read."""
+    """Return the message that ends the log of a task without an attempt to read. It contains the task's state."""
     return cluster_pb2.LogEnd(complete=is_task_finished(task.state), state=task.state, error=task.error)
 
 

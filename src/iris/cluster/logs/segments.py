@@ -2,7 +2,6 @@
 
 A segment is a file of whole records (iris.cluster.logs.records). The name of a segment states where the segment begins,
 so a reader finds the right segment in the listing, and knows how much is missing if a segment is damaged or gone:
-
         {position}-{line}-{stdout}-{stderr}-{build}      all hexadecimal; the position has 16 digits
 
 The writer of a segment has not counted the lines before the segment, because counting would take longer than writing.

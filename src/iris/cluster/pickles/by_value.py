@@ -62,8 +62,7 @@ def dumps(value: object, own: Collection[str] = ()) -> bytes:
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types
-    """A subclass of cloudpickle's pickler with three extensions for code that is pickled by value.
-
+    """A subclass of cloudpickle's pickler with three extensions for code that is pickled by value:
     * A module is first pickled empty and filled later, because two modules may import each other.
     * Code objects keep their file names.
     * An object that would be pickled as a bare name is created again on the loading machine if that machine cannot find
@@ -202,8 +201,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         return ""
 
     def _reduce_global(self, obj: Any, reduced: Any) -> Any:
-        """Return how to pickle an object that is a global of one of the caller's modules: with a mark that names the
-        global. The object must have a plain state, as a sentinel has.
+        """Return the reduction of an object. If the object is a global of one of the caller's modules, and has a plain
+        state, the reduction has a mark that names the global.
         """
         places = self._find_globals().get(id(obj))
         state = reduced[2]

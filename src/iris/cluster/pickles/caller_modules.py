@@ -19,7 +19,7 @@ class CallerModules:
 
     Args:
         trailer: The trailer of the result, if the result has a trailer.
-        differing: The names of modules that have the same source as in the pickle, but different objects.
+        differing: The names of modules whose objects differ from the pickle, although their source files are equal.
     """
 
     def __init__(self, trailer: Trailer | None, differing: Collection[str] = ()) -> None:

@@ -41,15 +41,15 @@ class Modules(Protocol):
         """Return this machine's module if its source equals the source of the sent module, and None otherwise."""
 
     def sharing(self, name: str) -> types.ModuleType | None:
-        """Return this machine's module of this name if the globals from the pickle should be written into it. Return
-        None if the pickle's own copy of the module is used.
+        """Return the module with the given name on this machine if the globals from the pickle must be written into it.
+        Return None if the pickle's own copy of the module is used.
         """
 
     def make_globals(self, names: dict[str, Any]) -> dict[str, Any]:
         """Return the dict to use as the globals of the unpickled functions of a module.
 
         Args:
-            names: The dict from the pickle. It contains names that describe the module, such as `__name__`.
+            names: The unpickled globals. They include names that describe the module, such as `__name__`.
         """
 
     def make_module(self, name: str) -> types.ModuleType:

@@ -52,7 +52,9 @@ class SourceLines:
 
 
 def _only(lines: list[str], spans: Iterable[tuple[int, int]]) -> list[str]:
-    """Return the lines inside the spans. All other lines become empty, so that line numbers do not change."""
+    """Return the lines of a file that lie in one of the spans of line numbers. All other lines become empty, so that
+    line numbers do not change.
+    """
     kept = ["\n"] * len(lines)
     end = 0
     for first, last_with_code in spans:

@@ -32,7 +32,7 @@ class TaskModules:
 
     Args:
         trailer: The trailer of the pickle, if the pickle has a trailer.
-        differing: The names of modules that have the same source as in the pickle, but different objects.
+        differing: The names of modules whose objects differ from the pickle, although their source files are equal.
     """
 
     def __init__(self, trailer: Trailer | None, differing: Collection[str] = ()) -> None:
@@ -56,13 +56,14 @@ class TaskModules:
         return self._imported.get(name)
 
     def sharing(self, name: str) -> types.ModuleType | None:
-        """Return this machine's module of this name if the globals from the pickle should be written into it. Return
-        None if the pickle's own copy of the module is used.
+        """Return the module with the given name on this machine if the globals from the pickle must be written into it.
+        Return None if the pickle's own copy of the module is used.
         """
         if name not in self._sources and name not in self._sharing:
             self._sharing[name] = None
             with contextlib.suppress(Exception):
-                # A module that was pickled by name must be installed on this machine.
+                # A module that was pickled by name is imported. The import fails if the module is not installed on this
+                # machine.
                 self._sharing[name] = importlib.import_module(name)
         return self._imported.get(name) or self._sharing.get(name)
 
@@ -98,8 +99,8 @@ class TaskModules:
         """Return the dict to use as the globals of the unpickled functions of a module.
 
         Args:
-            names: The dict from the pickle. It contains names that describe the module, such as `__name__`. All
-                functions of one module have the same dict.
+            names: The unpickled globals. They include names that describe the module, such as `__name__`. All functions
+                of one module have the same dict.
         """
         name = names.get("__name__")
         # Two dicts may have the same `__name__`, for example because of `exec`. Only the first belongs to the module.

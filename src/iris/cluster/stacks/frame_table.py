@@ -1,5 +1,5 @@
-"""Keeps each frame of an answer once. Stacks refer to frames by their positions. The tasks of a gang usually run the
-same program, so the table of an answer stays small even if many tasks answer.
+"""Defines a table that holds each frame of many call stacks once. A stack is a list of positions in the table. The
+tasks of a gang usually run the same program, so the table stays small even if a message has the stacks of many tasks.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class TableFullError(Exception):
 
 
 class FrameTable:
-    """The frames of one answer.
+    """The frames of all call stacks in one message.
 
     Args:
-        most_bytes: The largest size of all frames together; None does not limit it.
+        most_bytes: The largest size of all frames together; None: no limit.
 
     Attributes:
         frames: The frames, each once, in the order in which they were added.
@@ -52,7 +52,7 @@ class FrameTable:
 
 
 def translate(positions: Sequence[int], translation: Sequence[int]) -> list[int]:
-    """Return a stack with the positions of its frames in another table. Frames without a position in the other table
-    are left out.
+    """Translate a stack from one table of frames into another table. Frames that the other table does not contain are
+    left out.
     """
     return [translation[position] for position in positions if 0 <= position < len(translation)]

@@ -381,13 +381,13 @@ class Worker:
             raise UnavailableError(f"the request is meant for an earlier or later process of worker {self.worker_id}")
         if request.rendezvous and request.task_index and not request.master_port:
             raise FailedPreconditionError(
-                f"task {request.task_index} does not know where its gang meets, because task 0 has ended already, or"
-                " because the worker of task 0 has a version without rendezvous"
+                f"task {request.task_index} has no port for the rendezvous of its gang, because task 0 has ended"
+                " already, or because the worker of task 0 has a version without rendezvous"
             )
 
     def _create(self, request: cluster_pb2.Worker.RunTaskRequest, directory: AttemptDir) -> WorkerShortageError | None:
-        """Create the attempt's directory and reserve its rendezvous port. Return the shortage that prevented this, or
-        None.
+        """Create the attempt's directory and reserve its rendezvous port. Return None after a success. Otherwise return
+        the shortage on this machine that prevented the attempt.
         """
         shortage = self._headroom.shortage()
         if shortage:

@@ -29,9 +29,7 @@ from iris.rpc.peer import Peer
 
 
 class Lifetime(Protocol):
-    """The object that ends the calls of an asyncio client when the client is closed. An `AsyncRunner` needs only this
-    method of the object.
-    """
+    """Protocol of the object that ends the calls of an asyncio client when the client is closed."""
 
     def ending(self) -> AbstractAsyncContextManager[None]:
         """Return a context manager whose block ends with an error when the client is closed."""

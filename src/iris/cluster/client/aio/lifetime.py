@@ -52,7 +52,7 @@ class AsyncLifetime:
             FailedPreconditionError: This thread runs no asyncio loop, or another loop than the client's loop.
         """
         self.check()
-        timeout = asyncio.timeout(None)  # `close` lets the timeout expire, which ends the block.
+        timeout = asyncio.timeout(None)  # The timeout has no deadline until `close` sets one, which ends the block.
         self._open.add(timeout)
         try:
             async with timeout:

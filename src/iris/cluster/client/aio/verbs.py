@@ -22,7 +22,7 @@ class AsyncVerbs(AsyncFileVerbs, AsyncStackVerbs):
         connection: The connections of the client.
 
     Attributes:
-        connection: The connections of the client. Other modules of Iris use this attribute.
+        connection: The connections of the client, which `iris.client.aio` uses, too.
     """
 
     def __init__(self, connection: AsyncClusterConnection) -> None:

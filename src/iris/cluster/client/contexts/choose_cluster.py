@@ -1,5 +1,4 @@
-"""Chooses the cluster that a client or a command calls if the user gives a context, or neither an address nor a
-context.
+"""Chooses the cluster that a client or a command calls.
 
 The client calls the first of these clusters that exists:
 1. the cluster with the address or the context in the call or on the command line;
@@ -68,7 +67,8 @@ class ChosenCluster:
         """Return the token and certificates for a client. Values that the user has given override the context.
 
         Args:
-            given: The user's arguments. Without a context, they are returned unchanged.
+            given: The token and certificates that the user has given. If no context has named the cluster, this method
+                returns them unchanged.
             has_transport: Whether the user gives a transport, which then has its own certificates.
         """
         if self.context is None:

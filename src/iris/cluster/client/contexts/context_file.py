@@ -32,7 +32,7 @@ class Context:
     """A cluster with a name.
 
     Attributes:
-        name: The name.
+        name: The name of the context.
         address: The base URL of the controller.
         token: The token for calls.
         ca: The path of the file with the certificate authority. Empty: the usual certificate authorities.
@@ -71,9 +71,9 @@ class Contexts:
             NotFoundError: There is no such context.
         """
         if name not in self.known:
-            known = f"the contexts are {', '.join(sorted(self.known))}" if self.known else "there is no context yet"
+            existing = f"the contexts are {', '.join(sorted(self.known))}" if self.known else "there is no context yet"
             raise NotFoundError(
-                f"no context {quoted(name)}: {known}; 'iris login ADDRESS --name NAME' makes a context",
+                f"no context {quoted(name)}: {existing}; 'iris login ADDRESS --name NAME' makes a context",
                 metadata={"context": name},
             )
         return self.known[name]
@@ -117,11 +117,11 @@ def contexts_path() -> Path:
 
 
 def read_contexts() -> Contexts:
-    """Return the contexts in the file. Without a file or a home directory, there are none.
+    """Return the contexts in the file of contexts. If the file or the home directory is missing, the result has no
+    contexts.
 
     Raises:
-        FailedPreconditionError: Other users can read the file, or could have written it, or it is not a file of
-            contexts.
+        FailedPreconditionError: Other users can read the file, or could have written it, or its content is not valid.
     """
     try:
         path = contexts_path()
@@ -166,7 +166,7 @@ def change_contexts(change: Callable[[Contexts], Contexts]) -> Contexts:
     Return the new content. Meanwhile, other processes that want to change the file wait.
 
     Raises:
-        FailedPreconditionError: The present file cannot be used, or this user has no home directory, or this is
+        FailedPreconditionError: The present file cannot be used, this user has no home directory, or the system is
             neither Linux nor macOS.
         ResourceExhaustedError: The file cannot be written.
     """

@@ -64,8 +64,8 @@ def _add_trace(request: cluster_pb2.Controller.LaunchJobRequest) -> None:
 
 
 def _check_release(request: cluster_pb2.Controller.LaunchJobRequest) -> Operation[None]:
-    """Refuse a job that needs fields of a newer release if the controller is older. The controller would ignore these
-    fields without an error.
+    """Refuse a job if its request has fields that the controller's release does not know. The controller would ignore
+    these fields without an error.
 
     Raises:
         UnimplementedError: The controller has an older release of Iris.
@@ -80,7 +80,7 @@ def _check_release(request: cluster_pb2.Controller.LaunchJobRequest) -> Operatio
     if not answer.version:
         raise UnimplementedError(
             f"the controller has an older release of Iris that does not know {' and '.join(needed)}: install Iris"
-            f" {VERSION} or later there, or leave that out"
+            f" {VERSION} or later there, or submit the job without these options"
         )
 
 

@@ -31,7 +31,8 @@ def stream_results(
     on_silence: Callable[[UnavailableError], None] = lambda error: None,
     is_aborted: Callable[[], bool] = lambda: False,
 ) -> Results:
-    """Check the arguments, and return the operation that yields the ended tasks of a job, and the job.
+    """Check the arguments, and return an operation that yields the job, then each task of the job once it has ended,
+    and at last the job again.
 
     Args:
         job_id: The job.

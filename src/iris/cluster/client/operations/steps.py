@@ -35,7 +35,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Call(Step):
-    """A call. The result is the answer of the server.
+    """A step that calls a method of a server. The result is the answer of the server.
 
     Attributes:
         method: The name of the method in the generated stub.

@@ -160,7 +160,7 @@ class ClusterVerbs:
         connection: The connections of the client.
 
     Attributes:
-        connection: The connections of the client. Other modules of Iris use this attribute.
+        connection: The connections of the client, which `iris.client` uses, too.
     """
 
     def __init__(self, connection: ClusterConnection) -> None:

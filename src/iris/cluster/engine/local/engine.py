@@ -198,7 +198,7 @@ class LocalEngine:
     def _changes_scheme(self, controller_address: str) -> bool:
         """Return whether the standing workers and the new controller differ in the use of TLS.
 
-        If only one side uses TLS, the workers and the controller cannot call each other. The controller would then wait
+        If only one side uses TLS, the workers and the controller cannot call each other. The controller then waits
         forever for the workers' attempts.
         """
         try:
@@ -349,7 +349,7 @@ class LocalEngine:
         self._move_gpus(gpu_ids, list.append)
 
     def _move_gpus(self, gpu_ids: Iterable[int], move: Callable[[list[int], int], None]) -> None:
-        """Add GPUs to the free GPUs of their host, or remove them. The method finds the host by the id of the GPU,
+        """Add GPUs to the free GPUs of their worker, or remove them. The method finds the worker by the id of the GPU,
         because an earlier engine may have divided the GPUs differently among the workers.
         """
         for number in gpu_ids:

@@ -247,7 +247,9 @@ class RayEngine:
         self._changed.set()
 
     def _retry_work(self) -> None:
-        """Start or retry all pending work. This method is called whenever Ray has answered."""
+        """Release unwanted gangs, start workers, and submit waiting gangs, if an earlier try has failed or is still to
+        come. This method is called whenever Ray has answered.
+        """
         pipe = self._reach()
         self._started = {
             (gang_id, life) for gang_id, life in self._started if gang_id in self._gangs and life == pipe.life

@@ -49,7 +49,7 @@ _KILLED_S = 0.5  # The seconds in which a worker usually ends after its slot act
 _RETRY_S = 1.0
 _STOP_S = 20.0
 _END_TEMPLATES_S = 10.0
-# The largest number of characters of a message of Ray in a reason.
+# Reasons that contain a message of Ray contain at most this many characters of the message.
 _MAX_CAUSE = 300
 # The amount that a slot without requested resources holds of the Ray resource that identifies its machine.
 _LEAST = 0.0001
@@ -430,7 +430,7 @@ def _names(nodes: Sequence[Json]) -> dict[str, str]:
 
 
 def _amounts(resources: Mapping[str, float]) -> list[int]:
-    """Return the amounts of `iris.cluster.engine.base.Resources`: millicores, bytes and GPUs, rounded down."""
+    """Return an amount of Ray's resources as millicores, bytes of memory, and GPUs, rounded down."""
     units = {"CPU": MILLICORES, "memory": 1, "GPU": 1}
     return [math.floor(resources.get(name, 0) * unit + 1e-6) for name, unit in units.items()]
 

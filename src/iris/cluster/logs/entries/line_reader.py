@@ -27,18 +27,19 @@ class LineReader:
         job_id: The id of the job.
         task_index: The index of the task.
         position: The attempt, and the offsets at which its records start.
-        whole: Whether the server sends all records. If True, a jump of the offset is a gap.
-        parts: Whether a long progress bar is returned in parts. Otherwise a line is cut only at `longest`.
+        whole: Whether the server sends all records of the log. If True, a record whose offset is too large shows a gap.
+        parts: Whether the line of a long progress bar is returned in parts. Otherwise only a line of more than
+            `longest` bytes is cut.
         longest: The most bytes of a partial line that the reader keeps.
         piece_bytes: The most bytes from which `read` makes entries at a time. A smaller number saves memory, because a
             record of short lines becomes many entries.
         piece_lines: About how many entries `read` makes at a time. 0: no limit. The limit applies to records whose
             lines have similar lengths. `piece_bytes` limits the entries of all other records.
-        blocks: Whether all whole lines of one piece become one entry, whose data contains the newlines between them.
-            A reader that needs only the bytes of the lines then takes much less time.
+        blocks: Whether consecutive whole lines become one entry, whose data contains the newlines between them. A
+            reader that needs only the bytes of the lines then takes much less time.
 
     Attributes:
-        jumps: Whether a filter may exclude records. If True, a jump of the offset is not a gap.
+        jumps: Whether a filter may exclude records. If True, a record whose offset is too large shows no gap.
     """
 
     def __init__(

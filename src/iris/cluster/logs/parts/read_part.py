@@ -154,15 +154,15 @@ class _Range(NamedTuple):
 
 
 class _Found:
-    """The selected lines of a range, by the steps in which the range is read.
+    """Collects the selected lines of a range of a log, which is read in steps. Lines are dropped by steps, the oldest
+    step first.
 
     Args:
-        newest_bytes: If not 0, only the newest lines are kept. The oldest steps are dropped while the remaining steps
-            have at least this many bytes.
+        newest_bytes: If not 0, about this many bytes of the newest lines are kept, and older lines are dropped.
 
     Attributes:
-        size: The bytes of the lines.
-        begin: The position after the dropped steps; None if no step was dropped.
+        size: The size of the kept lines in bytes.
+        begin: The position of the first kept step; None if no step was dropped.
     """
 
     def __init__(self, newest_bytes: int) -> None:
@@ -172,7 +172,7 @@ class _Found:
         self._steps: deque[tuple[int, int, list[bytes]]] = deque()  # The position, the size and the lines of each step.
 
     def add(self, position: int, records: list[bytes]) -> None:
-        """Add the lines of the step that begins at a position."""
+        """Add the selected lines that one step has read. The step began at the given position."""
         size = sum(map(len, records))
         self._steps.append((position, size, records))
         self.size += size
@@ -181,7 +181,7 @@ class _Found:
             self.begin = self._steps[0][0]
 
     def records(self) -> list[bytes]:
-        """Return the selected lines of all steps that were kept, in the order of the log."""
+        """Return the kept lines as records, in the order of the log."""
         return [record for _, _, records in self._steps for record in records]
 
 
@@ -256,7 +256,7 @@ class _PartReading:
         )
 
     def _seek(self, position: int) -> Steps[LineScanner]:
-        """Return a scanner at the first place between two records that is not before a position."""
+        """Return a scanner that stands between two records, at the given position or as soon as possible after it."""
         walk = LineScanner(self._directory, self._starts.before(position), self._writer)
         while walk.reader.position < position:
             if walk.read(min(CHUNK_BYTES, position - walk.reader.position), final=self._final) is None:

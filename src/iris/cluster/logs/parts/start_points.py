@@ -64,7 +64,9 @@ class _Cache:
         self._logs: OrderedDict[Path, tuple[LogIdentity, StartPoints]] = OrderedDict()
 
     def points(self, directory: Path) -> StartPoints:
-        """Return the points of a log. If another log has replaced the log of the last call, there are no points."""
+        """Return the stored points of a log. If the files of the log were replaced since the last call, no points are
+        stored.
+        """
         identity = identify_log(directory)
         if identity is None:
             return StartPoints()

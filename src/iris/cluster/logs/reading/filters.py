@@ -71,7 +71,7 @@ class FilteredReader:
 
     @property
     def position(self) -> int:
-        """Where the next record begins, in bytes of records; 0 while the beginning of a tail is searched."""
+        """The number of bytes of records before the next record; 0 while the beginning of a tail is searched."""
         return 0 if self._walk is None else self._walk.reader.position
 
     @property
@@ -210,7 +210,7 @@ class FilteredReader:
         return b"".join(marks)
 
     def _chosen(self, offsets: Offsets) -> Offsets:
-        """Return the original records of the wanted sources, and empty records for the other sources."""
+        """Return `offsets`, but with the offset that the reader has passed in each source that is not selected."""
         unwanted = self._unwanted()
         stdout, stderr, build = (
             offsets[source_id]
@@ -221,8 +221,8 @@ class FilteredReader:
         return stdout, stderr, build
 
     def _pass(self, item: LineBlock | Gap) -> tuple[bytes, int]:
-        """Return the records of the matching lines of an item, and the offset after the last matching line. Return an
-        offset of 0 if no line matches.
+        """Return the matching lines of a block as records, and the offset after the last matching line. Return a gap as
+        a record, and the offset after the gap. Return an offset of 0 if nothing matches.
         """
         if isinstance(item, Gap):
             if item.number < self._selection.start.line or not self._selection.selects_gap(item):

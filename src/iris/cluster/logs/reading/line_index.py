@@ -26,8 +26,8 @@ class LineBlock(NamedTuple):
         timestamp_ms: When the lines were completed.
         offset: Where in the source the first line begins.
         data: The lines with their newlines. Bytes after the last newline are a piece of a line.
-        counted: Whether the lines have numbers. If records were lost after they were written, the piece of a line
-            before the gap has no number.
+        counted: Whether the lines have numbers. Only one block has no number: the beginning of a line whose end is
+            missing, because records were lost after they were written.
     """
 
     number: int
@@ -78,9 +78,9 @@ class LineScanner:
             it.
         offsets: The offset in each source at which the wanted bytes begin. No offset may lie before `point`. None means
             the offsets of `point`.
-        numbers: The known numbers of the log's lines, to which the scanner adds what it counts. `point` must come from
-            these numbers. None if the numbers need only grow along the log. Each segment then begins with the number
-            that its name states.
+        numbers: The object that stores known line numbers. The scanner adds the numbers that it counts. `point` must
+            come from this object. None: line numbers only need to grow along the log. Then each segment begins with the
+            line number in the segment's name.
 
     Attributes:
         reader: The object that reads the records of the log.
@@ -155,8 +155,8 @@ class LineScanner:
         return True
 
     def point(self) -> Point:
-        """Return a point for the present position, at which another scanner can start. The line number of the point is
-        exact only if this scanner has `numbers`.
+        """Return the present place of this scanner as a point at which another scanner can start. The line number of
+        the point is exact only if this scanner has `numbers`.
         """
         return self._splitter.point(self.reader.position, self.reader.passed)
 
@@ -223,12 +223,13 @@ class LineScanner:
             blocks.append(LineBlock(number + count, source_id, timestamp_ms, self._ends[source_id] - len(data), data))
         for source_id, end in enumerate(self._ends):
             if end > place.offsets[source_id]:
-                # The scanner began to read in this segment, directly after the end of a line of this source.
+                # The scanner began to read in the middle of this segment, directly after the end of a line. Therefore
+                # the next byte of this source begins a new line.
                 self._splitter.begin_line(source_id)
         return blocks
 
     def _number_at(self, place: RecordBoundary) -> int:
-        """Return the number of the first line of a segment that begins now."""
+        """Return the line number of the first line in the segment that the scanner enters."""
         if self._numbers is None:
             return place.line
         # The lines before the segment may be missing and uncounted. In this case, the number jumps to the number in
@@ -247,7 +248,7 @@ def _most_lines(records: bytes) -> int:
 
 
 class StoredIndex:
-    """The points of a log whose writer has ended. The points are made from the names of the log's segments.
+    """The points at which a reader can start in a log whose writer has ended: the beginning of each segment.
 
     The name of a segment does not contain the partial lines before the segment. A partial line is found in the segment
     in which the source has written last. If the partial line fills that whole segment, the line was cut at the
@@ -259,7 +260,9 @@ class StoredIndex:
         self._segments = list_segments(directory)
 
     def back(self, steps: int) -> Point:
-        """Return a point near the end of the log: `steps` points before the end, or the start of the log."""
+        """Return the point at the beginning of a segment, counted from the end of the log: 1 is the last segment, 2 the
+        segment before it. Return the start of the log if it has too few segments.
+        """
         return self._point(len(self._segments) - steps)
 
     def before(self, position: int) -> Point:
@@ -339,8 +342,8 @@ class Extent(NamedTuple):
 
 
 def extent_of(directory: Path, writer: LogWriter | None, *, final: bool) -> Extent:
-    """Return the extent of a log at this moment, with points whose lines are not counted. If the log is final, the
-    extent includes a gap at the end of the log.
+    """Return the part of a log that exists at this moment. The lines before its points are not counted. If the log is
+    final, the part includes a gap at the end of the log.
     """
     if writer is None:
         return Extent(StoredIndex(directory), None)

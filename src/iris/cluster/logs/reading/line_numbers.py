@@ -30,7 +30,7 @@ LogIdentity = tuple[str, int, int, int, int]
 
 
 class LineNumbers:
-    """The numbers of the lines at some places of one log. Each point has the exact number of its line. Several threads
+    """Stores how many lines of one log end before each of some places. These places are called points. Several threads
     may use an instance.
     """
 
@@ -47,18 +47,19 @@ class LineNumbers:
 
         Args:
             position: The position of the segment.
-            line: The number that the caller has counted. This number is stored if there is none.
+            line: The number that the caller has counted. It is stored if no number is stored for the segment yet.
         """
         return self._at_segments.setdefault(position, line)
 
     def mark(self, splitter: LineSplitter, position: int, offsets: Offsets, *, always: bool = False) -> None:
-        """Store the place that a reader has reached as a point, if the last stored point is far enough away.
+        """Store the place that a reader has reached, with its line number. If the last stored place is near, do
+        nothing.
 
         Args:
             splitter: The state of the reader.
             position: The number of bytes of records before the place.
             offsets: The number of bytes of each source before the place.
-            always: Store the point even if the last stored point is near.
+            always: Whether to store the place even if the last stored place is near.
         """
         distance = position - self._points[-1].position
         if not always and (distance < _SPACING or distance < _SPACING_PER_TAIL_BYTE * splitter.tails_length):
@@ -76,7 +77,7 @@ class LineNumbers:
                 del self._at_segments[segment]
 
     def points(self, stop: int | None) -> Points:
-        """Return the points up to the position `stop`; all points if `stop` is None."""
+        """Return the stored places up to the position `stop`; all places if `stop` is None."""
         points = self._points
         count = len(points) if stop is None else bisect_right(points, stop, key=attrgetter("position"))
         return Points(points, count)

@@ -156,7 +156,7 @@ class _NumberedLog:
     even if the task never stops writing.
 
     Attributes:
-        numbers: The numbers that were counted so far, for this page or for earlier pages.
+        numbers: The line numbers that were counted so far, for this page or for earlier pages.
         stop: The end of the part in bytes of records; None if the part ends with the files of the log.
     """
 

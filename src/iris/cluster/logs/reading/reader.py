@@ -241,7 +241,9 @@ class LogReader:
     def _enter_segment(
         self, current: RecordBoundary, around: _Surroundings, final: bool
     ) -> Chunk | Literal[_Step.AGAIN, _Step.ENTERED] | None:
-        """Open a segment. If the segment is missing or contains nothing wanted, continue after the segment."""
+        """Open a segment. If the segment is missing, or lies entirely before the wanted offsets, continue after the
+        segment.
+        """
         following, tip = around.following, around.tip
         if following is not None and self._is_unwanted(current, following):
             self._continue_at(following, self._reason)
@@ -357,7 +359,7 @@ class LogReader:
         log may grow.
         """
         if not final:
-            # Forget the listed segments, so that the next read lists the directory again.
+            # The log may grow. Therefore the next read must list the segments in the directory again.
             self._segments = self._last_end = None
             return None
         end = read_end(self._directory)

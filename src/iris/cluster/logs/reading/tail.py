@@ -123,8 +123,9 @@ def _search(
     *,
     final: bool,
 ) -> Generator[int, None, tuple[int, int]]:
-    """Count the matching lines up to the end of the log. Return the number of a line before the tail, and how many
-    lines match from that line on. If fewer lines match than the tail has, return all of them.
+    """Search for the last lines that match, up to the end of the log. Return the number of a line before these lines,
+    and how many lines match from this number on. If fewer lines match than the tail needs, return the number of all
+    matching lines.
     """
     # Each item describes a searched part of the log by the number of its first line and the number of its matching
     # lines.

@@ -20,8 +20,8 @@ from iris.cluster.logs.streaming.open_log import FIRST_MESSAGE_BYTES, OpenLog, S
 from iris.cluster.logs.streaming.pending_logs import PendingLogs
 from iris.rpc.cluster_pb2 import StreamTaskLogsResponse
 
-# If fewer bytes are left to read, no thread reads them. The operating system still has these bytes in memory, because
-# the task has just written them.
+# If a log has fewer unread bytes than this, the event loop reads them itself instead of using a thread. The operating
+# system still has these bytes in memory, because the task has just written them.
 _INLINE_BYTES = 128 * 1024
 
 

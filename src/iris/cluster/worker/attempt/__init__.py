@@ -1,3 +1,3 @@
-"""Runs the attempts of tasks. The package has the record, preparation, environment, ports, run and outcome of an
-attempt. Only the worker imports this package.
+"""Runs the attempts of tasks: checks the request, prepares the directory, ports and environment, runs the process, and
+finds out how the attempt has ended. Only the worker imports this package.
 """

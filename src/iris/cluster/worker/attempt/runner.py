@@ -184,8 +184,8 @@ class AttemptRunner:
     async def _collect(self, attempt: Attempt, outcome: Outcome) -> Outcome:
         """Send the outputs of an attempt that has succeeded or failed. Return how the attempt has ended.
 
-        If the attempt is stopped meanwhile, an attempt that had succeeded ends without success. If the worker is
-        ending, the task is retried elsewhere, because its outputs would be lost otherwise.
+        If the attempt is stopped while its outputs are being sent, even a successful attempt ends without success. If
+        the worker is ending, the task is retried elsewhere, because its outputs would be lost otherwise.
         """
         is_ended = outcome.state in (cluster_pb2.TASK_STATE_SUCCEEDED, cluster_pb2.TASK_STATE_FAILED)
         has_outputs = attempt.request.outputs or attempt.request.profile_memory

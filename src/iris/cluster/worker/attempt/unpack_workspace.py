@@ -113,11 +113,11 @@ class _BoundedGzip(gzip.GzipFile):
         self._in_header = True
 
     def begin_header(self) -> None:
-        """Count the following bytes as headers."""
+        """Count the bytes that are read from now on as headers, and not as the content of a file."""
         self._in_header, self._header_left = True, _MAX_HEADER_BYTES
 
     def begin_content(self) -> None:
-        """Count the following bytes as the content of a file."""
+        """Count the bytes that are read from now on as the content of a file, and not as headers."""
         self._in_header = False
 
     def read(self, size: int | None = -1) -> bytes:
@@ -204,7 +204,7 @@ class _Members:
                 f"the link {quoted(member.name)} leads out of the workspace, to {quoted(member.linkname)}"
             )
         if not member.linkname:
-            raise InvalidArgumentError(f"the workspace contains {quoted(member.name)}, a link to nothing")
+            raise InvalidArgumentError(f"the workspace contains the link {quoted(member.name)} without a target")
         self.links[name] = member.linkname
 
     def _too_many(self) -> ResourceExhaustedError:

@@ -53,7 +53,8 @@ _LOOK_S = 0.02
 # The longest pause in seconds before the upload of a log is tried again. The pauses grow up to this length if the
 # upload fails repeatedly.
 _LONGEST_LOG_PAUSE_S = 60.0
-# After how many calls that the controller answers with the same position the upload of a log is given up.
+# The upload of a log is given up after this number of calls in a row that the controller answers with the same
+# position.
 _TRIES = 10
 _log = logging.getLogger(__name__)
 

@@ -75,8 +75,8 @@ class Reporter:
         self._news: dict[AttemptKey, Attempt] = {}
         self._wake = asyncio.Event()
         self._shortage = NO_SHORTAGE
-        # An event for callers that wait until the controller has acknowledged all reports. Each time this happens, the
-        # event is set, and a new event replaces it.
+        # Callers wait for this event until the controller has acknowledged all reports. Then the event is set, and a
+        # new event replaces it.
         self._acknowledged = asyncio.Event()
 
     def report(self, attempt: Attempt) -> None:

@@ -104,8 +104,8 @@ class DescriptorWriter:
 
     @property
     def transport(self) -> DescriptorWriter:
-        """Return this object, because its method `abort` closes the descriptor at once, as the method of a transport
-        does.
+        """Return this object in the role of a transport: like a transport, it has a method `abort`, which closes the
+        descriptor at once.
         """
         return self
 

@@ -36,7 +36,7 @@ Response = cluster_pb2.Controller.StoreOutputsResponse
 
 
 class _NotSentError(Exception):
-    """The controller has refused a call, and would refuse the same call again. The error text comes from the
+    """An error: the controller has refused a call for a reason that does not pass. The error text comes from the
     controller.
     """
 
@@ -90,7 +90,8 @@ class OutputCollector:
         without the profile, because a large profile must not cost a job its outputs.
 
         Returns:
-            What was sent last, and an empty text, or the reason why the controller refuses what was sent.
+            The outputs as they were sent last, and the reason why the controller refuses these outputs; an empty text
+                if the controller has stored them.
         """
         request = attempt.request
         with contextlib.ExitStack() as opened:
@@ -114,8 +115,8 @@ class OutputCollector:
             return pack, refused
 
     async def _send(self, attempt: Attempt, pack: OutputPack) -> Response:
-        """Send packed outputs to the controller. Return its answer, which says why the controller refuses the outputs,
-        if it does.
+        """Send packed outputs to the controller. Return the controller's last answer. If the controller refuses the
+        outputs, the answer contains the reason.
         """
         position, restarts = 0, 0
         answer = await self._call(self._request(attempt, total_bytes=pack.size))

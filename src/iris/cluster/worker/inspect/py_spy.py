@@ -25,7 +25,8 @@ from iris.rpc.cluster_pb2 import ThreadStack
 from iris.rpc.serving.fair_lane import FairLane
 from iris.system.processes import ProcessHandle
 
-# Each run of py-spy uses a core for some hundredths of a second, because it reads the symbols of the interpreter.
+# The number of runs of py-spy at once. It is small, because each run uses a core for some hundredths of a second to
+# read the symbols of the interpreter.
 _AT_ONCE = 4
 _TRIES = 4
 _DUMP_S = 5.0
@@ -90,7 +91,7 @@ class PySpy:
 
         Args:
             pid: The process.
-            table: The table for the frames.
+            table: The table to which the frames of the stacks are added.
             job_id: The job of the process. Each job gets an equal share of the runs of py-spy.
             with_variables: Whether to return the local variables.
         """

@@ -19,8 +19,8 @@ class StackProblem(NamedTuple):
     """Why stacks could not be read.
 
     Attributes:
-        reason: The reason, as a code for programs.
-        text: The reason and a remedy, for people.
+        reason: Why the stacks could not be read, as a code for programs.
+        text: Why the stacks could not be read, and a remedy, for people.
     """
 
     reason: StackReason
@@ -31,8 +31,8 @@ def parse_dump(text: str, table: FrameTable, *, with_variables: bool) -> list[Th
     """Return the threads in the output of `py-spy dump --json`, the main thread first.
 
     Args:
-        text: The output.
-        table: The table for the frames.
+        text: The output of `py-spy dump --json`.
+        table: The table to which the frames of the stacks are added.
         with_variables: Whether to return the local variables.
 
     Raises:

@@ -5,9 +5,10 @@ the kernel enforces the limits at every moment. Otherwise, the worker measures e
 an attempt that uses too much. Both ways kill all processes of the attempt, because a program that has lost some of its
 processes rarely ends by itself.
 
-Resource limits (setrlimit) are not suitable. RLIMIT_AS and RLIMIT_DATA count the address space of each single process,
-and CUDA, the JVM and many allocators reserve address space without using it. RLIMIT_NPROC counts all processes of the
-user, including the processes of the worker and of other attempts, and does not limit root. Linux ignores RLIMIT_RSS.
+Limits of the system (setrlimit) cannot limit an attempt. RLIMIT_AS and RLIMIT_DATA count the address space of each
+single process, and CUDA, the JVM and many allocators reserve address space without using it. RLIMIT_NPROC counts all
+processes of the user, including the processes of the worker and of other attempts, and does not limit root. Linux
+ignores RLIMIT_RSS.
 """
 
 from __future__ import annotations
@@ -200,8 +201,8 @@ class WatchEnforcer:
         """Do nothing, because the worker itself kills the attempt's process group and marked processes."""
 
     def explain(self, exited: Exit) -> LimitExceeded | None:
-        """Return the reason if the system has killed processes recently. These processes may belong to other attempts,
-        because the system does not report which processes it has killed.
+        """Return an explanation that memory ran out, if the system has killed processes recently. These processes may
+        belong to other attempts, because the system does not report which processes it has killed.
         """
         if not self._oom_kills.recently():
             return None

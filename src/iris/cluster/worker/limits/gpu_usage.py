@@ -69,7 +69,7 @@ def parse(output: str) -> dict[str, GpuUse]:
 
 
 def total(found: Mapping[str, GpuUse], devices: Iterable[str]) -> GpuUse | None:
-    """Return the sum over some GPUs; None if the use of none of them is known."""
+    """Return the use of several GPUs together; None if the use of none of them is known."""
     known = [found[device] for device in devices if device in found]
     if not known:
         return None

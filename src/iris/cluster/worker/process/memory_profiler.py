@@ -18,7 +18,8 @@ _PROGRAM = f"import importlib.util, sys; sys.exit(0 if importlib.util.find_spec(
 async def check_memray(command: Sequence[str], cwd: str, env: Mapping[str, str]) -> None:
     """Check that the Python interpreter of a command finds memray.
 
-    An interpreter that cannot be started, or does not answer, is no error here. The start of the task shows the cause.
+    An interpreter that cannot be started, or does not answer, causes no error in this check. The start of the task
+    shows the cause.
 
     Raises:
         NotStartedError: The interpreter has no memray, or the command runs no Python program.

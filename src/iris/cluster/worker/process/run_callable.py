@@ -9,7 +9,6 @@ The program unpickles the callable and its arguments, calls the callable, and en
 waits for threads and runs `atexit` functions. `sys.exit()` sets the exit code, an uncaught exception prints a traceback
 and exits with 1, and Ctrl-C exits with 130. A coroutine function is run by `asyncio.run`. Apart from the exit code, the
 worker finds these files:
-
         RESULT_FILE           the pickled return value, also if it is None
         RESULT_FILE.error     why a successful task has no return value: one sentence; empty if the disk had no room for
                               the return value, and no room for the sentence either

@@ -225,8 +225,8 @@ class ForkServer:
 
 
 def _set_up_worker(order: Order, token: str, scratch: Path, held: int) -> str:
-    """Give the forked child an own environment, message file and session, and the arguments of a worker. Return the
-    worker's token, with which the worker marks its processes. All descriptors of the fork server are closed.
+    """Turn this forked process into a worker: set its environment, message file, session and arguments, and close all
+    descriptors of the fork server. Return the worker's token, with which the worker marks its processes.
     """
     template = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -5,7 +5,8 @@ forks its first workers from itself. `prepare_workers` must be called while the 
 asyncio loop, because forking a process with threads or a loop is unsafe. At that time the server does not know the
 arguments of its workers yet. Therefore a prepared worker waits for an order.
 
-The connection to the server ends with the server. A prepared worker that has received no order then exits.
+When the server ends, its connections to the prepared workers end. A prepared worker that has received no order then
+exits.
 
 A prepared worker has the command line of its server. Other processes recognise the worker by its name and by its
 identity file (worker_identity.py).

@@ -115,7 +115,7 @@ class TaskPorts:
             self._known[attempt.number, port] = hosts, time.monotonic() + _KNOWN_S
             return hosts
         if is_requested:
-            # The server may run outside of the attempt's processes, for example in a container of docker.
+            # The program that listens may run outside of the attempt's processes, for example in a Docker container.
             return self._hosts if listeners else ()
         if listeners:
             raise NotConnectedError(

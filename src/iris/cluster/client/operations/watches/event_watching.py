@@ -71,8 +71,8 @@ class _EventWatch(Watch[Event]):
         self._request = request
 
     def _read_stream(self, end: float) -> ItemOperation[Event, bool]:
-        """Yield the events that one stream sends, until the stream ends. Return True if the watch is then complete,
-        because the client does not wait for new events.
+        """Yield the events that one stream sends, until the stream ends. Return True if the client does not wait for
+        new events, because the watch is then complete.
         """
         stream = yield OpenStream("watch_events", self._request)
         while True:

@@ -68,8 +68,8 @@ def watch_job(
 
 
 class Watch(Generic[Item]):
-    """A stream about a job, which is opened again after a lost connection. The object has the arguments and the state
-    of the stream. A subclass reads the stream. `on_silence` is called once for each silence.
+    """A watch, whose stream is opened again after a lost connection. A subclass reads the stream. `on_silence` is
+    called once each time the controller does not answer for some seconds.
     """
 
     def __init__(
@@ -114,8 +114,8 @@ class Watch(Generic[Item]):
         raise NotImplementedError
 
     def _ask_once(self) -> ItemOperation[Item, bool]:
-        """Yield the items that the controller has now. Return whether the watch is over, because the last item is the
-        final one.
+        """Yield the present states once, without waiting for changes. Return whether the last state is final, so that
+        the watch is over.
         """
         raise NotImplementedError
 
@@ -186,7 +186,7 @@ def watch_timeout(job_id: str, timeout_s: float, unreachable: BaseException | No
 
     Args:
         job_id: The job.
-        timeout_s: The time in seconds.
+        timeout_s: The timeout of the watch in seconds.
         unreachable: The error of the last request, if the controller did not answer. None: the controller answered.
     """
     known = f", as far as is known: {unreachable}" if unreachable else ""

@@ -77,8 +77,8 @@ class JobListState:
         self._jobs: dict[int, cluster_pb2.JobStatus] = {}
 
     def apply(self, message: cluster_pb2.Controller.WatchJobsResponse) -> WatchedJobs:
-        """Apply a message to the list of jobs, and return the new list. The caller does not pass beats, which only
-        show that the connection works.
+        """Apply a message from the stream to the list of jobs, and return the new list. The caller does not pass
+        messages that only show that the connection works.
         """
         if message.is_snapshot:
             known, self._jobs = self._jobs, {}
@@ -97,7 +97,7 @@ class JobListState:
 
 
 class _ListWatch(Watch[WatchedJobs]):
-    """A watch of the list of jobs, which never ends."""
+    """Watches the list of jobs until the caller ends the watch."""
 
     def __init__(
         self,
