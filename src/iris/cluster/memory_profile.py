@@ -18,8 +18,8 @@ PROFILE_FILE = "memray.bin"
 PROFILE_PATH = f"{PROFILE_DIRECTORY}/{PROFILE_FILE}"
 # The path of a Python interpreter, for example python3.13t or /usr/bin/python3-dbg.
 _PYTHON = re.compile(r"(.*/)?python(\d+(\.\d+)*)?[td]*(-\w+)?")
-# A word that joins several options in a way that `split_command` does not parse: one option begins the program (-uc), or
-# the last option has its value in the next word (-uW).
+# A word that joins several options in a way that `split_command` does not parse: one option begins the program (-uc),
+# or the last option has its value in the next word (-uW).
 _JOINED = re.compile(r"-[a-zA-Z]*[cm].*|-[a-zA-Z]+[WX]", re.DOTALL)
 _OPTIONS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 
