@@ -110,7 +110,7 @@ def test_at_sign_or_no_name_stands_for_the_latest_root_job() -> None:
     assert names(jobs, "@/task-1") == ["last/task-1"]
     with pytest.raises(NotFoundError, match="its tasks are 0 to 1"):
         names(jobs, "@/task-2")
-    with pytest.raises(NotFoundError, match="there is no latest job"):
+    with pytest.raises(NotFoundError, match="there is no job"):
         names(Jobs())
 
 

@@ -1,4 +1,5 @@
-"""Follows a job until the job ends: shows its lines and why it waits, handles Ctrl-C, and returns an exit code."""
+"""Follows a job until the job ends: shows its log lines, shows why the job waits, handles Ctrl-C, and returns an exit
+code."""
 
 from __future__ import annotations
 
@@ -38,12 +39,12 @@ _LAST_LINES_PATIENCE_S = 5.0
 
 
 def attach(connection: Connection, job: Job, num_tasks: int, output: Output, *, tail: int | None = None) -> int:
-    """Show the lines of a job until it ends, and return the exit code for `iris run`. With `tail`, begin with the last
-    `tail` lines.
+    """Show the log lines of a job until the job ends, and return the exit code for `iris run`. If `tail` is given,
+    begin with the last `tail` lines.
 
-    If this process has started the cluster itself, the job ends with this process. Ctrl-C and SIGTERM then stop the
-    job, and its lines are shown until the job has ended. A job of another cluster continues after Ctrl-C or a closed
-    pipe. A message then names the command that shows the job's lines again.
+    If this process has started the cluster, Ctrl-C and SIGTERM stop the job, and the log lines are shown until the job
+    has ended. On any other cluster, the job continues after Ctrl-C or a closed pipe, and a message names the command
+    that shows the log lines again.
     """
     if num_tasks > 1:
         output.label_lines(num_tasks)
@@ -94,7 +95,7 @@ def _took_long(status: cluster_pb2.JobStatus) -> bool:
 def _show(
     connection: Connection, job: Job, output: Output, just_shown: deque[int], tail: int | None
 ) -> cluster_pb2.JobStatus:
-    """Show the lines of a job until the job ends, and append the task index of each shown line to `just_shown`."""
+    """Show the log lines of a job until the job ends, and append the task index of each shown line to `just_shown`."""
     client = connection.client
 
     def note(text: str) -> None:
@@ -124,8 +125,8 @@ class QuickPreparation:
         self._began_ms: dict[tuple[int, int], int] = {}
 
     def __call__(self, lines: Sequence[LogEntry]) -> bool:
-        """Return whether the given lines say that a task was prepared in less than a second. All lines must come from
-        one source of one attempt."""
+        """Return whether the given log lines say that a task was prepared in less than a second. All lines must come
+        from the same attempt and the same source, for example `build`."""
         last = lines[-1]
         if last.source != "build" or last.missing_bytes:
             return False
@@ -159,8 +160,8 @@ def _explain_failure(
 ) -> None:
     """Print why the job failed and which command shows the log of the failed task.
 
-    The last lines of the failed task are repeated if other tasks have written lines since. If the failed task never
-    started, the lines about its preparation are shown, because `QuickPreparation` may have hidden these lines.
+    If other tasks have written log lines after the failed task, print the last lines of the failed task again. If the
+    failed task never started, print the lines about its preparation, because `QuickPreparation` may have hidden them.
     """
     index = status.first_failed_task_index if status.HasField("first_failed_task_index") else None
     output.error(words_of_failure(status))
@@ -181,7 +182,7 @@ def _explain_failure(
 
 
 def last_lines(connection: Connection, job_id: str, task_index: int) -> list[LogEntry]:
-    """Return the last lines of a task. The list is empty if the log cannot be read."""
+    """Return the last log lines of a task, or an empty list if the log cannot be read."""
     from iris.cluster.logs.entries.line_reader import join_parts
 
     try:
@@ -195,7 +196,7 @@ def last_lines(connection: Connection, job_id: str, task_index: int) -> list[Log
         ) as stream:
             return [entry for entry in join_parts(stream) if not entry.missing_bytes]
     except IrisError:
-        return []  # If the log cannot be read, nothing is added to the printed failure.
+        return []  # The failure is printed without log lines, because the log cannot be read.
 
 
 @contextmanager
@@ -239,7 +240,8 @@ def _stopping_at_signals(connection: Connection, job: Job, output: Output) -> It
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        # The signal thread waits at most twice for a signal. Each zero in the queue ends one wait.
+        # A zero in the queue tells the signal thread to stop waiting. Two zeros are added, because the thread waits
+        # twice.
         signals.put(0)
         signals.put(0)
         thread.join()

@@ -87,8 +87,8 @@ def failed_inputs(status: cluster_pb2.JobStatus) -> list[cluster_pb2.TaskStatus]
     """Return the failed tasks of a job that runs a command for each input, in index order.
 
     A job with `--each` or `--array` may succeed although some inputs have failed. The exit code of the command then
-    reports the first failed input. For all other jobs, this list is empty. A map of the Python API also has inputs, but
-    it reports each failed input as an exception. Only a map has a digest of its inputs.
+    reports the first failed input. For all other jobs, this list is empty. For a map of the Python API, which has a
+    digest of its inputs, the list is also empty, because the map reports each failed input as an exception.
     """
     if not status.num_inputs or status.inputs_digest:
         return []

@@ -99,7 +99,7 @@ _ALIASES = {"rerun": "retry", "copy": "cp", "list": "ps", "ls": "ps", "log": "lo
 class _Program(LazyGroup):
     """A group of commands that adds hints to errors about words of other tools.
 
-    After Ctrl-C, the program prints nothing. A usual program of click would print an empty line.
+    After Ctrl-C, the program prints nothing. By default, click prints an empty line.
     """
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -316,8 +316,8 @@ def set_parent(request: LaunchRequest, parent: JobInfo) -> None:
     """Make the job of a request a child job of the job in which this program runs."""
     request.parent_job_id = parent.job_id
     if parent.task_id is not None:
-        # `parent.task_index` comes from IRIS_TASK_INDEX, which is the index of an earlier task if only some tasks of an
-        # earlier job run again. The index in the task id is always the index of the task in its own job.
+        # The index comes from the task id, and not from IRIS_TASK_INDEX. If a job runs only some tasks of an earlier
+        # job again, IRIS_TASK_INDEX is the index in the earlier job, and the id contains the index in the new job.
         request.parent_task_index = parse_task_id(parent.task_id)[1]
         request.parent_attempt_id = parent.attempt_id
 

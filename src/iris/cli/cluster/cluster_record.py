@@ -27,10 +27,11 @@ class Record:
     Attributes:
         address: The URL of the controller.
         pid: The id of the server's process.
-        process: The text by which `identify_process` identifies the server's process. A later process with the same id
-            has another text.
+        process: The text that `identify_process` returns for the server's process. It differs for a later process that
+            has the same id.
         config: The configuration of the cluster, with its real port and its state directory.
-        home: The inode of the lock file beside this record. A copy of the directory has another inode.
+        home: The inode of the lock file beside this record. The inode shows whether the directory with the record is
+            the original directory or a copy.
         place: The identity of the machine on which `iris up` ran, from `own_place`. Renaming the machine does not
             change its identity.
     """
@@ -88,7 +89,8 @@ def read_record() -> Record | None:
 
 
 def _read_config(content: Mapping[str, Any]) -> ClusterConfig:
-    """Return the configuration in a record. Earlier releases of Iris wrote a list as one text of words."""
+    """Return the configuration in a record. In records of earlier releases of Iris, a list option is one text, which
+    this function splits into words."""
     options = dict(content)
     for name, split in (("labels", str.split), ("slurm_options", shlex.split)):
         if isinstance(options.get(name), str):

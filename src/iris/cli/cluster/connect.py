@@ -30,9 +30,9 @@ class Connection:
 
     Args:
         client: The client of the cluster.
-        place: Where tasks run: in a cluster that is embedded in this command ("embedded"), on this machine ("here"), or
-            on other machines ("elsewhere"), for example on Ray. If `place` is None, the cluster is asked. It answers
-            "here" if this command itself runs in a task of the cluster, and "elsewhere" otherwise.
+        place: Where tasks run: in a cluster that this command has started ("embedded"), on this machine ("here"), or on
+            other machines ("elsewhere"), for example on Ray. None: the property `place` finds out whether tasks run
+            "here" or "elsewhere".
         embedded: The cluster that this command has started and that ends with it, if any.
 
     Attributes:
@@ -49,7 +49,8 @@ class Connection:
 
     @property
     def place(self) -> Place:
-        """Where tasks run. "here" means on this machine, as this user and with access to this user's files.
+        """Where tasks run: "embedded", "here" or "elsewhere". With "here", tasks run on this machine as this user, and
+        can read this user's files.
 
         Raises:
             IrisError: The cluster does not answer.
@@ -164,7 +165,8 @@ class _Embedded:
         self.server.stop()
 
     def kill(self) -> None:
-        """Kill the server, and remove the state directory. Workers and attempts end without the server."""
+        """Kill the server, and remove the state directory. The workers and their attempts end by themselves when the
+        server is gone."""
         from iris.cluster.client.server_process import remove_directory
 
         self.server.process.kill()

@@ -30,15 +30,16 @@ _END_OF_WATCH_S = 2.0
 def wait_for_ends(
     client: IrisClient, targets: Sequence[Target], timeout: float | None
 ) -> Iterator[tuple[Target, Status]]:
-    """Yield each job or task with its final status, in the order of the ends. Targets that have ended come first.
+    """Yield each job or task with its final status as soon as the job or task has ended. Jobs and tasks that had
+    already ended come first.
 
     Args:
         client: The client of the cluster.
-        targets: The jobs and tasks, whose statuses contain the tasks.
-        timeout: The seconds after which the iterator ends, even if some targets have not ended. None: no limit.
+        targets: The jobs and tasks to wait for. The status of each job must contain the tasks of the job.
+        timeout: The seconds after which the iterator ends, even if some jobs or tasks have not ended. None: no limit.
 
     Raises:
-        InvalidArgumentError: More than `MOST_WATCHED` targets have not ended.
+        InvalidArgumentError: More than `MOST_WATCHED` of the jobs and tasks have not ended.
     """
     end = math.inf if timeout is None else time.monotonic() + timeout
     live = []
@@ -84,8 +85,8 @@ class _Watch:
         self._thread: threading.Thread | None = None
 
     def start(self, ends: queue.SimpleQueue[tuple[Target, Status | IrisError]]) -> None:
-        """Start the thread. It adds the final status of the job or task to the queue `ends`, or the error of the
-        watch.
+        """Start the thread. The thread adds the final status of the job or task to the queue `ends`. If the job cannot
+        be watched, the thread adds the error instead.
         """
 
         def watch() -> None:

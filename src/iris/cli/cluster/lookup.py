@@ -51,8 +51,8 @@ class Target:
 
 
 class Lookup:
-    """Finds the jobs and tasks for the names on one command line. To find an id, it makes one call. For any other name,
-    it requests a list of the matching jobs.
+    """Finds the jobs and tasks for the names on one command line. An id needs one call to the controller. Any other
+    name needs a list of the matching jobs.
 
     Args:
         client: The client of the cluster.
@@ -192,15 +192,15 @@ class Lookup:
         owner = "" if inside is not None else name_in_token(token) or ""
         begin = "" if inside is None else f"{inside.job_id}/"
         depth = begin.count("/")
-        # The loop skips jobs at deeper levels of the job tree. The wanted job is nearly always among the newest
-        # `_COMPARED` jobs. Therefore the whole list is read only if the wanted job is not among them.
+        # The caller's latest job is nearly always among the newest `_COMPARED` jobs. Therefore the list of all jobs is
+        # read only if the newest jobs contain only child jobs at deeper levels.
         for limit in (_COMPARED, None):
             for job in self._client.list_jobs(id_prefix=begin, owner=owner, newest_first=True, limit=limit):
                 if job.job_id.count("/") == depth:
                     return self._complete(job)
-        whose = f" of {owner!r}" if owner else " of this job" if inside else ""
+        latest = f"job of {owner!r}" if owner else "child job of this job" if inside else "job"
         raise NotFoundError(
-            f"there is no latest job{whose}, for which '@' or no JOB stands: 'iris ps --all' shows all jobs"
+            f"there is no {latest} for '@' or a missing JOB to stand for: 'iris ps --all' shows all jobs"
         )
 
     def _complete(self, job: cluster_pb2.JobStatus) -> cluster_pb2.JobStatus:

@@ -56,7 +56,7 @@ def start(config: ClusterConfig, output: Output, *, take_over: bool) -> tuple[Re
             raise
     except UnavailableError as error:
         raise LocalClusterError(
-            f"the cluster was started, but cannot be used and has ended: {error}{_advice(config)}"
+            f"the cluster was started and then stopped, because this machine cannot reach it: {error}{_advice(config)}"
         ) from error
     except IrisError:
         raise

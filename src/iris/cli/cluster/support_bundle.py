@@ -159,9 +159,10 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 
 def _add_answers(files: BundleFiles, state_dir: Path | None, connect: Callable[[], IrisClient]) -> None:
-    """Add job states and machines from the controller.
+    """Add two files to the bundle: the numbers of jobs and tasks by state, and the machines.
 
-    If the controller is dead, read the job states from its database.
+    If the controller does not answer, the numbers are read from the database in `state_dir`, and the file about
+    machines is missing.
     """
     try:
         with connect() as client:

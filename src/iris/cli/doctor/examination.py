@@ -88,8 +88,8 @@ def _examine_controller(chosen: ChosenCluster, access: ClusterAccess) -> Iterato
                 advice = "the event log of the controller has the reason ('iris debug bundle' collects it)"
                 yield Finding("calls", "controller", Status.PROBLEM, text, advice)
             return
-        # The calls have reached the controller. If the plain requests have not, that is no problem, because the calls
-        # may go through a proxy.
+        # A failed plain request is not a problem here, because the calls have reached the controller. They may go
+        # through a proxy that the plain request does not use.
         yield from (_without_problem(finding) for finding in reached)
         yield token_finding
         yield judge_versions(described)

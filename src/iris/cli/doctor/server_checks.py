@@ -29,8 +29,9 @@ class ServerProbe:
         advice: What to do about `error`.
         is_iris: Whether a server of Iris answers.
         is_ready: Whether the server has loaded its state.
-        clock_offset_s: By how many seconds the clock of the server is ahead of the clock of this machine. None if this
-            time is unknown. The server states whole seconds.
+        clock_offset_s: By how many seconds the clock of the server is ahead of the clock of this machine. None if the
+            offset is unknown. The offset is inexact by up to a second, because the server reports its time in whole
+            seconds.
         certificate_left_s: The seconds until the certificate of the server expires, or None without TLS.
     """
 

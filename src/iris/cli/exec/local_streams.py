@@ -62,7 +62,7 @@ class LocalOutput:
 
     @property
     def transport(self) -> LocalOutput:
-        """The object with which the output can be closed at once. Bytes that were not written yet are lost."""
+        """The object with a method `abort`, as `asyncio.StreamWriter.transport` has it: this output itself."""
         return self
 
     def write(self, data: bytes) -> None:

@@ -27,8 +27,10 @@ from iris.rpc.cluster_pb2 import ExecCommand, ExecExit
 from iris.terminal.encoding import cannot_write
 
 _CTRL_C = b"\x03"
-_NOT_FOUND = 127  # The exit code for a command that does not exist.
-_MOST_INTERRUPTS = 3  # This many SIGINTs end this process, even if the command ignores them.
+# The exit code for a command that does not exist.
+_NOT_FOUND = 127
+# This number of SIGINT signals ends this process, even if the command in the task ignores the signal.
+_MOST_INTERRUPTS = 3
 
 Target = tuple[str, int]  # A task in which a command runs: the id of the job, and the index of the task.
 
@@ -79,7 +81,9 @@ async def _run(
 
     def note(text: str) -> None:
         output.note(f"{text} (Ctrl-C ends the command here)" if command.terminal and command.input else text)
-        if terminal.is_raw and os.isatty(2):  # In raw mode, only a carriage return moves to the first column.
+        if terminal.is_raw and os.isatty(
+            2
+        ):  # The message ends with a newline, which does not return to the first column in raw mode.
             with contextlib.suppress(OSError):
                 os.write(2, b"\r")
 

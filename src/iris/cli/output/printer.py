@@ -242,7 +242,8 @@ class Output:
     def silence(self) -> None:
         """Print nothing more to stderr.
 
-        The printer's lock is not needed here. A thread that holds the lock may wait forever for a stopped reader.
+        This method does not wait for the printer's lock, because a thread may hold the lock forever while it writes to
+        a reader that has stopped.
         """
         self._is_silent = True
 

@@ -21,8 +21,9 @@ _EVERY_S = 0.2
 def show_progress(output: Output) -> Progress:
     """Return a progress callback for `IrisClient.run`.
 
-    A stage that takes less than a second is not shown. A terminal shows a temporary line with a bar. Other outputs get
-    one line on stderr for each stage, so that logs stay short.
+    The callback shows the stages "packing" and "sending" of a workspace, each only if it takes longer than a second. A
+    terminal shows a temporary line with a bar. Other outputs get one line on stderr for each stage, so that logs stay
+    short.
     """
     began: dict[str, float] = {}
     told: set[str] = set()

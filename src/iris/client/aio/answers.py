@@ -45,5 +45,5 @@ class Answer(Generic[Value]):
 
     def _refuse(self) -> NoReturn:
         raise InvalidArgumentError(
-            f"{self._name} is not known before the call: write (await {self._name}), because this client is async"
+            f"the value of {self._name} needs a call: write (await {self._name}), because this client is async"
         )

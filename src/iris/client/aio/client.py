@@ -398,7 +398,8 @@ class AsyncIrisClient(
         return web_link(self.cluster.controller_address, (await self.cluster.create_sign_in_code()).code, shown)
 
     async def terminate(self, job_id: str | AsyncJob, task_index: int | None = None) -> None:
-        """Request the termination of a job with its child jobs, or of one task. Final states do not change.
+        """Request the termination of a job with its child jobs, or of one task. A job or task that has already ended
+        keeps its state.
 
         A terminated task is not retried. The job continues with its other tasks, and becomes KILLED when all its tasks
         have ended. A gang that would lack more than `max_task_failures` tasks ends at once, because its other tasks

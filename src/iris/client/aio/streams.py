@@ -190,7 +190,7 @@ class AsyncTaskLogReader:
                 yield data
 
     def request_partial_lines(self) -> None:
-        """Let `batches` yield next the partial lines that have arrived."""
+        """Make `batches` yield the partial lines that have arrived, before any further batch."""
         self._are_partial_lines_requested = True
         if self._future is not None:
             self._future.wake()
@@ -204,7 +204,7 @@ class AsyncTaskLogReader:
                 self._reading.reschedule(0)
 
     async def _unless_closed(self, batches: AsyncGenerator[Items]) -> Items | None:
-        """Return the next batch. Return None at the end, or if the reader is closed meanwhile."""
+        """Return the next batch. Return None at the end of the logs, or if the reader is closed during the wait."""
         self._reading = asyncio.timeout(None)
         try:
             async with self._reading:
@@ -217,7 +217,8 @@ class AsyncTaskLogReader:
             self._reading = None
 
     async def _with_requested_lines(self) -> AsyncGenerator[Items]:
-        """Yield the batches of both stages. Also yield the partial lines each time the user requests them."""
+        """Yield the batches of existing lines and of future lines. Also yield the partial lines each time the user
+        requests them."""
         state = await self._connection.perform(
             ReadState.start(self._connection.reachable, self._job_id, self._task_indices, self._options)
         )

@@ -62,8 +62,8 @@ class AsyncExecMethods:
             tty: Whether the command runs in a terminal of its own. Both outputs of the command then arrive in `stdout`.
             env: Environment variables for the command, in addition to the environment variables of the task. Names that
                 begin with `IRIS_` have no effect.
-            timeout: The seconds after which the command is ended, or after which it no longer waits for its task. None
-                and `math.inf` set no limit.
+            timeout: The seconds after which the command is ended. The time in which the task does not run yet also
+                counts. None and `math.inf` set no limit.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.

@@ -120,7 +120,7 @@ class OutputPipe:
 
     @property
     def transport(self) -> OutputPipe:
-        """The object with which the pipe can be closed at once. Bytes that were not read yet are lost."""
+        """The object with a method `abort`, as `asyncio.StreamWriter.transport` has it: this pipe itself."""
         return self
 
     def write(self, data: bytes) -> None:
@@ -140,7 +140,7 @@ class OutputPipe:
         self._changed.set()
 
     def close(self) -> None:
-        """Do nothing, because the reader may read the rest later."""
+        """Do nothing, because the reader may still read the bytes in the pipe."""
 
     abort = close
 

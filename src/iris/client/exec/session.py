@@ -1,7 +1,7 @@
 """Runs one command in a task: joins its streams to channels of a tunnel, and waits for its end.
 
-The end is known only when the worker has reported the exit code and all output has arrived. In every other case, the
-session fails with an error.
+A session succeeds only if the worker has reported the exit code of the command and all output has arrived. In every
+other case, the session fails with an error.
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ def upload_operation(
 
 
 def _local_file(name: str, value: LocalFile, method: str) -> Path | BinaryIO:
-    """Return the argument `value`, which must be a local path or an open binary file. A path that ends with a slash
-    names a directory. If `method` is "write", a missing directory is created.
+    """Return the argument `value`, which must be a local path or an open binary file with the given method ("read" or
+    "write"). For "write", create the directory if the path ends with a slash.
     """
     if isinstance(value, str | os.PathLike):
         text = os.fspath(value)

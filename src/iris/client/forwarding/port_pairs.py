@@ -49,8 +49,8 @@ class PortPair:
 
     @property
     def same_number_hint(self) -> str:
-        """The text for people that the program at the task's port may be the forward itself, which happens on a cluster
-        of this machine. An empty string if the two ports have different numbers.
+        """A hint for users whose local port has the same number as the task's port. If the task runs on this machine,
+        the forward itself then occupies the task's port. The hint is an empty string if the numbers differ.
         """
         if self.remote != self.local:
             return ""

@@ -81,8 +81,8 @@ class ForwardSession:
                     if not self._tunnel.is_answered:
                         raise FailedPreconditionError(f"{closed.text}: its ports cannot be reached any more")
                     return closed.text
-                # The pause is needed because the controller may not have heard of the attempt's end yet. It would then
-                # name the same attempt again.
+                # Without the pause, the controller could name the same attempt again, because it may not know yet that
+                # the attempt has ended.
                 await asyncio.sleep(FIRST_PAUSE_S)
         finally:
             await self._tunnel.close()

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 _WIDTH = 1200.0
 _ROW = 18
 _TOP = 40
-_CHARACTER = 7.0  # The width of a character of the font, in pixels.
-_SMALLEST = 0.3  # Frames that are narrower than this many pixels are left out.
+# The width of a character of the font, in pixels.
+_CHARACTER = 7.0
+# Frames that are narrower than this number of pixels are left out of the flame graph.
+_SMALLEST = 0.3
 
-# JavaScript for the flame graph. A click on a frame widens the frame to the whole image, and a click on the title
-# resets the image.
+# The JavaScript program in the image. A click on a frame widens the frame to the whole image, and a click on the title
+# shows all frames again.
 _SCRIPT = """
 const all = [...document.querySelectorAll("g.f")].map(g => ({g, x: +g.dataset.x, w: +g.dataset.w, y: +g.dataset.y}));
 function zoom(x, w, y) {
@@ -86,7 +88,8 @@ def _tree(stacks: Mapping[tuple[Frame, ...], int]) -> _Node:
 
 
 def _boxes(root: _Node, total: int) -> Iterator[tuple[int, float, float, Frame, int]]:
-    """Yield the row, the left edge, the width, the frame and the samples of each box that is wide enough."""
+    """Yield the boxes of the flame graph: the row, the left edge, the width, the frame and the samples of each box.
+    Boxes that are narrower than `_SMALLEST` are left out."""
     waiting: list[tuple[int, float, _Node]] = [(0, 0.0, root)]
     while waiting:
         row, x, node = waiting.pop()

@@ -24,8 +24,8 @@ class InspectMethods:
         """Return where the tasks of a job are: the call stacks of all threads of their Python processes.
 
         The stacks of all tasks are read at about the same time, and the tasks keep running. If the stacks of a task or
-        process cannot be read, it has a `reason` instead, for example that it has ended or is not a Python program. The
-        workers need the extra [inspect].
+        process cannot be read, the attribute `reason` of the task or process says why, for example because it is not a
+        Python program. The workers need the extra [inspect].
 
         Args:
             job_id: The job: its id, or its `Job` handle.

@@ -60,8 +60,8 @@ class MemoryProfile:
     def functions(self) -> list[MemoryFunction]:
         """Return the functions that held memory at the peak, and the functions that had called them.
 
-        The functions that hold at least 1 % of the peak, together with their calls, come first. Among these functions
-        and among the rest, the function that itself holds the most memory comes first.
+        The list has two parts. First come the functions whose `total_bytes` is at least 1 % of the peak, and then all
+        other functions. Each part is sorted by `self_bytes`, the largest first.
         """
         own: Counter[_Frame] = Counter()
         total: Counter[_Frame] = Counter()
@@ -155,7 +155,7 @@ def _starts_program(file: str) -> bool:
 
 
 def _label(function: str, file: str, line: int, form: str) -> str:
-    """Return the name of a function with the place of its line in a form such as `" ({})"`."""
+    """Return the name of a function, followed by its file and line. An example of the argument `form` is `" ({})"`."""
     return function + (form.format(f"{file}:{line}") if file else "")
 
 

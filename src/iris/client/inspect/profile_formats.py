@@ -111,8 +111,9 @@ def describe(profile: Profile) -> str:
 
 
 def idle_hint(profile: Profile) -> str:
-    """Return which option and which command show waiting threads, if the profile has fewer than 1 % of the samples that
-    one busy thread of each task gives. Return an empty text otherwise, or if no task could be sampled.
+    """If the threads of the profile have mostly waited, return a text that names the option and the command that show
+    waiting threads. Otherwise return an empty text. Threads have mostly waited if the profile has fewer than 1 % of the
+    samples that a profile with one busy thread in each task has.
     """
     samples = profile.samples
     sampled = sum(1 for task in profile.tasks if not task.reason)

@@ -26,7 +26,8 @@ _IDLE = (
 )
 _LIBRARY = re.compile(r"/lib(64)?/python\d+(\.\d+)?t?/(?!(site|dist)-packages/)|^<frozen |^<string>")
 _INSTALLED = re.compile(r"/(site|dist)-packages/")
-# The outermost frames of every program and thread. They are left out, because they are the same in all stacks.
+# The frames with which every program and every thread begins. They are left out of shown stacks, because they are the
+# same in all stacks.
 _BEGINNINGS = (
     ("threading.py", ("_bootstrap", "_bootstrap_inner", "run")),
     ("iris/cluster/worker/process/run_callable.py", ("main", "<module>")),

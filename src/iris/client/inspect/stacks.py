@@ -123,8 +123,8 @@ class JobStacks:
     tasks: tuple[TaskStacks, ...]
 
     def groups(self) -> list[StackGroup]:
-        """Return the distinct stacks of all threads, and the tasks that have each of them. Threads that wait for work
-        are left out, for example the workers of a thread pool.
+        """Return each distinct call stack once, with the tasks whose threads have this stack. Threads that wait for
+        work are left out, for example the workers of a thread pool.
         """
         from iris.client.inspect.stack_groups import merge
 
@@ -138,7 +138,7 @@ class JobStacks:
 
 @dataclass(frozen=True)
 class StackGroup:
-    """A stack that threads of one or more tasks have.
+    """A call stack, and the tasks whose threads have this stack.
 
     Attributes:
         command: The name of the program that the processes run.

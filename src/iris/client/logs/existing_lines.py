@@ -58,14 +58,15 @@ class ExistingLines:
         self._silent: set[str] = set()
 
     def read(self) -> ItemOperation[Batch, None]:
-        """Yield the existing items of all tasks. With `tail`, yield only the last lines of all tasks together."""
+        """Yield the existing log entries of all tasks, or pieces of bytes if the reader returns bytes. With `tail`,
+        yield only the last lines of all tasks together."""
         if self._options.tail is not None:
             yield from self._last(self._options.tail)
         else:
             yield from self._all()
 
     def read_rest(self) -> ItemOperation[Batch, None]:
-        """Yield the existing items after the items that the reader has already got. Wait for servers that did not
+        """Yield the existing log entries that the reader has not returned yet. Also wait for servers that did not
         answer before.
         """
         self._silent.clear()
@@ -80,7 +81,8 @@ class ExistingLines:
             yield from self._merged()
 
     def _last(self, count: int) -> ItemOperation[Batch, None]:
-        """Yield the last `count` lines of all tasks together, and move each reader to the end of the existing lines."""
+        """Yield the last `count` lines of all tasks together, and move the reader of each task to the end of the
+        existing lines."""
         per_task: list[list[LogEntry]] = []
         for index, task in self._state.tasks.items():
             lines: list[LogEntry] = []
@@ -105,10 +107,10 @@ class ExistingLines:
             yield items[0].timestamp_ms, items
 
     def _merged(self) -> ItemOperation[Batch, None]:
-        """Yield the items of several tasks, sorted by time.
+        """Yield the log entries of several tasks, sorted by time.
 
-        To merge the items, the next items of all tasks are compared. Therefore the items of one task keep their order,
-        even if the clock of the task's machine was set back.
+        Only the next entries of all tasks are compared. Therefore the entries of one task keep their order, even if the
+        clock of the task's machine was set back.
         """
         tasks = self._state.tasks
         page_bytes = min(_LARGEST_PAGE_BYTES, max(_SMALLEST_PAGE_BYTES, _PAGES_BYTES // len(tasks)))
@@ -130,7 +132,7 @@ class ExistingLines:
                 heapq.heapreplace(heads, (following[0], index, following[1], batches))
 
     def _task_items(self, index: int, *, page_bytes: int) -> ItemOperation[Batch, None]:
-        """Yield the items of all attempts of one task."""
+        """Yield the log entries of all attempts of one task."""
         state = self._state
         progress = state.progress({index: state.positions()[index]})
         state.apply(progress.update([state.tasks[index]]))
@@ -153,10 +155,10 @@ class ExistingLines:
     def _attempt_items(
         self, index: int, attempt: cluster_pb2.TaskAttempt, reader: LineReader | RawReader, page_bytes: int
     ) -> ItemOperation[Batch, cluster_pb2.LogEnd | None]:
-        """Yield the existing items of one attempt, and return the end of its log.
+        """Yield the existing log entries of one attempt, and return the end of its log.
 
-        If the log cannot be read, this method tries again or returns None. With None, the second stage of the reader
-        reads the log.
+        If the log cannot be read, this method tries again or returns None. If it returns None, the second stage of the
+        reader reads the log.
         """
         state, routes = self._state, self._state.routes
         outage = ReadOutage(self._options, f"task {index}, attempt {attempt.attempt_id}")
@@ -194,8 +196,8 @@ class ExistingLines:
         worker: Worker | None,
         outage: ReadOutage,
     ) -> ItemOperation[Batch, tuple[bool, cluster_pb2.LogEnd | None]]:
-        """Yield the items that arrive on one stream. Return two values: whether this was the last page of the log, and
-        the end of the log.
+        """Yield the log entries that arrive on one stream. Return two values: whether this stream was the last page of
+        the log, and the end of the log.
 
         Raises:
             UnavailableError, DeadlineExceededError: The server does not have the log, or the stream broke.

@@ -70,7 +70,8 @@ class Fetch:
 
         Args:
             entries: The entries of the attempt.
-            ends: The end of the log by task index. An end that is not complete means that the task still writes.
+            ends: The end of each task's log, by task index. If `complete` is not set in an end, the task may still be
+                writing.
         """
         lines = list(itertools.islice(join_parts(entries), self.max_lines or None))
         end = ends.get(self.task_index)

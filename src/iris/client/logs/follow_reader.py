@@ -1,4 +1,5 @@
-"""Turns the instructions of the follow engine into items for the user. Both drivers of the client use this module."""
+"""Carries out the instructions of the follow engine, and yields log entries for the user. The sync and the async client
+use this module."""
 
 from __future__ import annotations
 
@@ -79,7 +80,7 @@ class FollowReader:
         self._notices: dict[int, OutageNotice] = {}
 
     def carry_out(self, instructions: Iterable[Instruction]) -> ItemOperation[Items, None]:
-        """Carry out instructions of the follow engine, and yield the items for the user."""
+        """Carry out instructions of the follow engine, and yield the log entries for the user."""
         for instruction in instructions:
             match instruction:
                 case Deliver():

@@ -109,7 +109,7 @@ class ReadOutage:
         """Report a failed try, and return the pause in seconds before the next try.
 
         Raises:
-            Exception: The servers have not answered for `patience_s`. The raised error is `error`.
+            Exception: The error `error`, if the servers have not answered for `patience_s`.
         """
         failure = _failure_of(error)
         now = time.monotonic()

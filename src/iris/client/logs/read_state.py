@@ -188,8 +188,8 @@ class ReadState:
             self._task_positions = TaskPositions(delivered | dict(starts or {}))
 
     def deliver(self, task_index: int, items: Items) -> None:
-        """Record that the reader returns these items of a task next. The cursors of later entries then point behind
-        these items."""
+        """Record that the reader returns the given entries of a task next. A follower that continues at the cursor of a
+        later entry does not get them again."""
         if self._task_positions is not None and self.reads_lines and items:
             last = items[-1]
             last.set_other_positions(self._task_positions.snapshot())
@@ -221,7 +221,8 @@ class ReadState:
         self.ends[task_index] = end
 
     def apply(self, outcomes: Iterable[Outcome]) -> None:
-        """Record which tasks continue with another attempt and which tasks are over. Notify the user of each retry."""
+        """Record which tasks continue with another attempt, and which tasks have ended. Notify the user of each
+        retry."""
         for outcome in outcomes:
             match outcome:
                 case NoAttempt(task):

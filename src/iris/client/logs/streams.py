@@ -168,7 +168,8 @@ class TaskLogReader:
                 yield data
 
     def request_partial_lines(self) -> None:
-        """Let `batches` yield next the partial lines that have arrived. Any thread may call this method."""
+        """Make `batches` yield the partial lines that have arrived, before any further batch. Any thread may call this
+        method."""
         self._are_partial_lines_requested = True
         if self._future is not None:
             self._future.wake()

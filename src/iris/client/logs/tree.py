@@ -213,7 +213,7 @@ class TreeLogStream(Iterator[LogEntry]):
                 return
 
     def _all_batches(self) -> Iterator[Batch]:
-        """Yield the existing lines of all jobs by time, and then the lines that arrive.
+        """Yield the existing log lines of all jobs, ordered by time, and then the new lines as they arrive.
 
         1. Read each stream up to its first pause. A stream that ends before its first pause is read completely.
         2. With `follow`, read the other streams in threads, at most `max_followed` at the same time. Look for new child
@@ -268,7 +268,8 @@ class TreeLogStream(Iterator[LogEntry]):
         self._tree.add(self._cluster.connection.perform(list_tree(self._tree.job_id)))
 
     def _watch_tree(self, arrived: queue.Queue[Batch | IrisError | None]) -> None:
-        """Look for new child jobs until the stream is closed. An empty batch wakes the iterating thread."""
+        """Look for new child jobs until the stream is closed. If a child job was found, an empty batch in the queue
+        wakes the iterating thread."""
         pause_s = _LIST_S
         while not self._is_closed.wait(pause_s):
             began_s = time.monotonic()
@@ -287,7 +288,8 @@ class TreeLogStream(Iterator[LogEntry]):
 
 
 def _until_pause(batches: Iterator[Batch], paused: list[Iterator[Batch]]) -> Iterator[Batch]:
-    """Yield batches up to the first pause. If there is a pause, add the iterator over the other batches to `paused`."""
+    """Yield the batches of a log stream up to its first pause, which is an empty batch. If the stream has a pause, add
+    the iterator over the remaining batches to `paused`."""
     for batch in batches:
         if not batch:
             paused.append(batches)
@@ -296,7 +298,7 @@ def _until_pause(batches: Iterator[Batch], paused: list[Iterator[Batch]]) -> Ite
 
 
 def _reader(batches: Iterator[Batch], arrived: queue.Queue[Batch | IrisError | None]) -> threading.Thread:
-    """Return a thread that puts batches into a queue, and None after the last batch."""
+    """Return a thread that puts the batches of a log stream into a queue, and None after the last batch."""
 
     def read() -> None:
         try:

@@ -46,8 +46,8 @@ class Outcome:
         return len(self.data) > _LARGE_BYTES
 
     def load(self, loads: Loads) -> tuple[Any, BaseException | None]:
-        """Return the value of the input and None. If the input has no value, return None and the error that explains
-        why.
+        """Return two values: the value that the callable returned for the input, and None. If the input has no value,
+        return None, and the error that explains why.
 
         Args:
             loads: A function that converts the bytes sent by the task into the value or the exception.
@@ -74,8 +74,8 @@ class Outcome:
 
 
 class MapOutcomes:
-    """Collects the outcomes of a map's inputs. With `order`, an outcome is kept until the outcomes of all earlier
-    inputs were yielded.
+    """Collects the outcomes of a map's inputs. If `order` is set, each outcome is kept until the outcomes of all
+    earlier inputs were yielded.
 
     Args:
         job_id: The job.
@@ -96,7 +96,7 @@ class MapOutcomes:
         self._note = ""
 
     def add(self, status: cluster_pb2.TaskStatus | cluster_pb2.JobStatus) -> Iterator[Outcome]:
-        """Add an item of the stream of results, and yield the outcomes that are due now."""
+        """Add the status of an ended task or of the job, and yield the outcomes that the user can get now."""
         if isinstance(status, cluster_pb2.JobStatus):
             self._state, self._note = state_name(status.state), status.status_message
             return

@@ -108,7 +108,7 @@ class MapSubmission:
     def request(
         self, machines: cluster_pb2.Controller.ListMachinesResponse | None, parent: JobInfo | None
     ) -> LaunchRequest:
-        """Return the complete request. This function reads many files.
+        """Return the complete request that submits the map. This method reads many files.
 
         Args:
             machines: The machines of the cluster, or None if they are unknown.

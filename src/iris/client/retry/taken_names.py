@@ -37,7 +37,7 @@ def launch_or_take(request: cluster_pb2.Controller.LaunchJobRequest, if_exists: 
     if if_exists == "reuse":
         return taken
     yield from forget_job(taken)
-    # The first submission may have left the workspace out, because the controller had it. The controller may have
-    # removed the workspace together with the earlier job.
+    # The first try may have left the workspace out of the request, because the controller had stored it. Removing the
+    # earlier job may have removed this workspace. Therefore the second try sends it.
     request.bundle_blob = workspace
     return (yield from launch_job(request))

@@ -41,7 +41,7 @@ class JobCell:
         self._cell = Cell(_content_of_text(name))
 
     def show(self, status: cluster_pb2.JobStatus) -> None:
-        """Show a status. Tasks that are not in this status keep the state of the earlier status."""
+        """Show a new status of the job. A task that the status does not contain keeps its earlier state."""
         self._tasks.update({task.task_index: task for task in status.tasks})
         whole = cluster_pb2.JobStatus()
         whole.CopyFrom(status)
@@ -58,7 +58,8 @@ class JobCell:
         self._cell.show(_content_of_text(f"{self._name}: {error}"))
 
     def follow_in_thread(self, statuses: Iterable[cluster_pb2.JobStatus]) -> None:
-        """Show each status in a thread. Return when the first status is shown, or could not be read."""
+        """Start a thread that shows each status. Return when the thread has shown the first status, or could not read
+        it."""
         has_first = threading.Event()
 
         def follow() -> None:

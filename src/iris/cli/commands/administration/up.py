@@ -69,7 +69,7 @@ command line, see docs/reference/configuration.md.
 @click.option(
     "--verbose",
     is_flag=True,
-    help='Also write each call to the event logs. log_level = "debug" in the file does the same.',
+    help='Also write each call to the event logs. The entry log_level = "debug" in the file of --config does the same.',
 )
 @json_option()
 def up(*, config_file: Path | None, take_over: bool, verbose: bool, as_json: bool, **flags: Any) -> None:

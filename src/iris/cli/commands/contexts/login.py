@@ -127,7 +127,8 @@ def logout(*, name: str | None, as_json: bool) -> None:
 
 
 def remove_context(name: str, output: Output) -> None:
-    """Remove a context from the file, and print the answer of `iris logout` and `iris context remove`."""
+    """Remove a context from the file of contexts, and print which context was removed. `iris logout` and `iris context
+    remove` call this function."""
     removed = read_contexts().find(name)
     left = change_contexts(lambda contexts: contexts.without(name))
     output.answer(
@@ -179,11 +180,13 @@ def _read_token(from_stdin: bool) -> str:
     elif sys.stdin is not None and sys.stdin.isatty():
         text = click.prompt("Token", hide_input=True, err=True)
     else:
-        raise click.UsageError("standard input is not a terminal: give the token on it with --token-stdin")
+        raise click.UsageError(
+            "standard input is not a terminal: write the token to standard input, and add --token-stdin"
+        )
     token: str = text.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         # The error does not quote the text, because the text may be a mistyped token.
-        raise InvalidArgumentError("that is not a token: expected one word, as 'iris token create' prints it")
+        raise InvalidArgumentError("the given text is not a token: expected one word, as 'iris token create' prints it")
     return token
 
 

@@ -28,7 +28,8 @@ _LEVEL_STYLES = {"warning": RED, "error": RED}
 
 
 class EventLines:
-    """Writes events as lines. The column of subjects grows with the longest subject so far, up to a limit.
+    """Writes events as lines with columns. The column with the ids of jobs, tasks and workers grows with the longest id
+    so far, up to a limit.
 
     Args:
         outlet: The output. A terminal gets lines that are cut at its width.

@@ -21,7 +21,7 @@ from iris.errors import FailedPreconditionError
 if TYPE_CHECKING:
     from iris.rpc import cluster_pb2
 
-_MOST_DIGITS = 10  # A number with more digits is no number of a task.
+_MOST_DIGITS = 10  # No index of a task has more digits.
 
 _HELP = """\
 Run a command in a running task, beside the task's program, and exit with the command's exit code.
@@ -127,7 +127,8 @@ def run_in_task(
 
     output = Output()
     if tty and with_input and not os.isatty(0):
-        # A program that reads single keys from a terminal would not notice the end of a pipe or a file.
+        # Standard input comes from a pipe or a file. Without a terminal, the command notices the end of this input. A
+        # terminal would hide the end from programs that read single keys.
         output.note("standard input is not a terminal, therefore the command runs without one, as if -t were missing")
         tty = False
     if not with_input and _is_pipe(0):
@@ -150,8 +151,8 @@ def run_in_task(
 
 
 def _advice(word: str, job: cluster_pb2.JobStatus) -> str:
-    """Return the advice for a user who has written the number of a task as the first word of the command. Return an
-    empty string if the word is no such number.
+    """Return advice if the first word of the command is the number of one of the job's tasks, because the user may have
+    meant this task. Otherwise return an empty string.
     """
     is_number = word.isascii() and word.isdecimal() and len(word) <= _MOST_DIGITS
     return f" (did you mean {make_task_id(job.job_id, int(word))}?)" if is_number and int(word) < job.num_tasks else ""

@@ -133,7 +133,7 @@ def _write(found: MemoryProfile, form: str, to: Path, folder: Path) -> None:
         else:
             to.write_text(f"{found}\n" if form == "text" else found.collapsed(), encoding="utf-8")
     except OSError as error:
-        raise FailedPreconditionError(f"{to}: {error.strerror or error}") from error
+        raise FailedPreconditionError(f"cannot write the profile to {to}: {error.strerror or error}") from error
 
 
 def _document(task_id: str, found: MemoryProfile) -> dict[str, Any]:

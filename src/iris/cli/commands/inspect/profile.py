@@ -137,7 +137,7 @@ def _refuse_sampling_options(context: click.Context) -> None:
 
 
 def _note_idle(output: Output, found: Profile) -> None:
-    """If the profile has too few samples, print which option counts waiting threads."""
+    """If the profile has very few samples, advise the user to count the samples of waiting threads, too."""
     from iris.client.inspect.profile_formats import idle_hint
 
     if hint := idle_hint(found):
@@ -153,7 +153,7 @@ def _form_of(path: str | None) -> str:
 def _memory_command(connection: Connection, target: Target) -> str:
     """Return the command that shows the memory profile of an ended job, or an empty text if the job has none."""
     job = target.job
-    # A killed job has no memory profile.
+    # A killed job has no memory profile, because the outputs of killed attempts are not stored.
     if not is_job_finished(job.state) or job.state == cluster_pb2.JOB_STATE_KILLED:
         return ""
     if not connection.client.submission(job.job_id).submission.profile_memory:
@@ -198,7 +198,7 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise FailedPreconditionError(f"{path}: {error.strerror}") from error
+        raise FailedPreconditionError(f"cannot write the profile to {path}: {error.strerror}") from error
 
 
 def _document(found: Profile) -> dict[str, Any]:

@@ -59,7 +59,8 @@ class _Place(NamedTuple):
 
 
 def _place(text: str) -> _Place:
-    """Return what a word of the command line names. A local path with a colon must begin with `/` or `.`."""
+    """Parse SOURCE or DESTINATION: a local path, or a job or task with a path. A local path that contains a colon must
+    begin with `/` or `.`."""
     job, colon, path = text.partition(":")
     if not colon or not job or text.startswith(("/", ".")):
         return _Place(None, text)
@@ -131,7 +132,7 @@ def _download(
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FailedPreconditionError(f"{folder}: {error.strerror}") from error
+            raise FailedPreconditionError(f"cannot create the folder {folder}: {error.strerror}") from error
         try:
             copied = client.download(task_id, path, folder, attempt_id=attempt_id, on_progress=display.show)
             results.append(_Result(task_id, copied, None))

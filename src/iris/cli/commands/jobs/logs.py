@@ -227,7 +227,8 @@ class _Chosen:
     Attributes:
         status: The job.
         indices: The tasks.
-        is_part: Whether the user has chosen tasks or an attempt, so that the exit code is the code of these tasks.
+        is_part: Whether the user has chosen tasks or an attempt. The exit code of `iris logs -f` is then the code of
+            these tasks, and not of the job.
         is_one_of_several: Whether other jobs are shown, too.
     """
 
@@ -308,7 +309,7 @@ def _watches(
 
 
 def _open_stream(connection: Connection, chosen: _Chosen, options: Mapping[str, Any], output: Output) -> LogStream:
-    """Open a stream of lines of the chosen tasks. The options select the lines."""
+    """Open a stream of the log lines that the options of `iris logs` select, from the chosen tasks of one job."""
     follow, sources = options["follow"], options["sources"]
     if options["raw"] and not sources:
         sources = tuple(source for source in SOURCES if source != "build")

@@ -45,7 +45,7 @@ class _Use:
     gpu: int
 
     def key(self, sort: str) -> tuple[float, float, float]:
-        """Return the key by which tasks are sorted: the task with the largest use comes first."""
+        """Return the sort key of the task: its use of the resource `sort`, and then its use of the other resources."""
         usage = self.task.resource_usage
         cpu, memory, gpu = float(usage.cpu_millicores), float(usage.memory_mb), float(self.gpu)
         return {"cpu": (cpu, memory, gpu), "memory": (memory, cpu, gpu), "gpu": (gpu, cpu, memory)}[sort]
@@ -56,7 +56,7 @@ class _Use:
     "--sort",
     type=click.Choice(["cpu", "memory", "gpu"]),
     default="cpu",
-    help="The resource that sorts the tasks, the largest use first. Default: cpu.",
+    help="Sort the tasks by their use of this resource, the largest use first. Default: cpu.",
 )
 @click.option("--limit", "-n", type=POSITIVE_COUNT, metavar="N", help="Show at most N tasks. Default: all tasks.")
 @click.option("--once", is_flag=True, help="Show the tasks once, and exit.")

@@ -112,8 +112,8 @@ def _average(values: Sequence[int]) -> float:
 
 
 def sparkline(times_ms: Sequence[int], values: Sequence[int], cells: int) -> str:
-    """Return a small plot of characters. Each character stands for an equal part of the time, and shows the largest
-    value in it. A time without a value is a space.
+    """Return a small plot of characters. Each character stands for a period of the same length, and shows the largest
+    value in this period. A period without a value is a space.
 
     Args:
         times_ms: The time of each value, in ascending order.

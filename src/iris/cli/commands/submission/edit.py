@@ -75,8 +75,8 @@ def edit_in_editor(text: str) -> str | None:
     nothing.
 
     Raises:
-        InvalidArgumentError: The saved file is not UTF-8. Or no editor is set and there is no terminal, so that a
-            default editor would wait without end.
+        InvalidArgumentError: The saved file is not UTF-8. No editor is set, and there is no terminal in which the
+            default editor can run.
     """
     if not (os.environ.get("VISUAL") or os.environ.get("EDITOR") or sys.stdin.isatty()):
         raise InvalidArgumentError("--edit needs a terminal, or a program in VISUAL or EDITOR: set EDITOR")

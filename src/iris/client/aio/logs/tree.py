@@ -171,7 +171,8 @@ class AsyncTreeLogStream(AsyncIterator[LogEntry]):
         self._tree.add(await self._connection.perform(list_tree(self._tree.job_id)))
 
     async def _watch_tree(self, arrived: _Arrived) -> None:
-        """Look for new child jobs until the task is cancelled. An empty batch wakes the iterating task."""
+        """Look for new child jobs until this asyncio task is cancelled. If a child job was found, an empty batch in the
+        queue wakes the iterating task."""
         pause_s = pause_between_lists(0.0)
         while True:
             await asyncio.sleep(pause_s)
@@ -191,8 +192,8 @@ class AsyncTreeLogStream(AsyncIterator[LogEntry]):
 
 
 async def _merged(sources: Sequence[AsyncIterator[Batch]], paused: list[AsyncIterator[Batch]]) -> AsyncGenerator[Batch]:
-    """Yield the batches of all sources up to their first pauses, ordered by time. Add the sources with a pause to
-    `paused`.
+    """Yield the batches of several log streams, ordered by time. Read each stream up to its first pause, which is an
+    empty batch, and add the streams that have a pause to `paused`.
     """
     heads: list[tuple[int, int, Batch]] = []
 
@@ -212,7 +213,7 @@ async def _merged(sources: Sequence[AsyncIterator[Batch]], paused: list[AsyncIte
 
 
 async def _forward(source: AsyncIterator[Batch], arrived: _Arrived) -> None:
-    """Put the batches of a stream into a queue, and None after the last batch."""
+    """Put the batches of a log stream into a queue, and None after the last batch."""
     try:
         async for batch in source:
             if batch:
