@@ -153,7 +153,7 @@ def test_login_with_an_invalid_token_or_without_a_terminal_is_refused(
     for text in ("", "two words\n", "caf\u00e9\n"):
         done = user_iris.feed(text.encode(), "login", "--token-stdin", shared_cluster.address)
         assert b"the given text is not a token: expected one word" in done.stderr
-    assert "write the token to standard input, and add --token-stdin" in user_iris("login", shared_cluster.address, code=2).stderr
+    assert "and add --token-stdin" in user_iris("login", shared_cluster.address, code=2).stderr
 
 
 def test_login_without_tls_to_another_machine_needs_a_flag(user_iris: Iris) -> None:
