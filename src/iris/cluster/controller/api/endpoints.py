@@ -175,7 +175,7 @@ class Endpoints:
             InvalidArgumentError: The page size or the page token is invalid.
         """
         first = bisect_left(self._names, prefix)
-        # All names that start with `prefix` sort before `prefix` followed by the largest character.
+        # The names with the prefix end where `prefix` followed by the largest character would be in the sorted list.
         end = bisect_left(self._names, prefix + chr(0x10FFFF)) if prefix else len(self._names)
         names = self._names[first:end]
         if job_id:

@@ -23,7 +23,8 @@ from iris.rpc.cluster_pb2 import Controller
 from iris.rpc.serving.heavy_calls import HeavyRules, always
 from iris.rpc.serving.open_streams import OpenStreams
 
-_MANY_TASKS = 100  # Making the message of a job takes less than 2 ms if the job has fewer tasks than this number.
+# The answer about a job with up to this number of tasks is small: making its message takes less than 2 ms.
+_MANY_TASKS = 100
 
 
 def heavy_calls(controller: JobController) -> HeavyRules:

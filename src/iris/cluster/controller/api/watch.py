@@ -42,8 +42,8 @@ _MAX_MESSAGES = 8
 
 
 class JobWatches:
-    """The watches of all jobs. Clients receive the changes of a job, and other parts of the controller wait for a
-    change.
+    """The watches of all jobs. Through a watch, clients get each change of a job, and other parts of the controller can
+    wait for the next change.
 
     Args:
         jobs: All jobs.

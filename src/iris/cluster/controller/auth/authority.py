@@ -145,8 +145,7 @@ class Authority:
         A token created by a person is not renewed, because the person could not revoke the renewed token.
         """
         left_s = known.expires_at_s - wall_s()
-        # If the clock was set back, an existing token may expire later than a new token would. Such a token is renewed,
-        # too.
+        # A token is also renewed if it expires later than any new token, which shows that the clock was set back.
         is_young = WORKER_TTL_S / 2 < left_s <= QUEUED_WORKER_TTL_S + LEEWAY_S
         if is_young or not self._is_of_our_worker(known):
             return ""

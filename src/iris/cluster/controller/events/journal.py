@@ -103,7 +103,7 @@ class EventJournal:
         number = int(digits)
         return number if journal_id == self.journal_id and number <= self.last_number else None
 
-    # The saver calls the methods below.
+    # The saver calls `begin_write` before each transaction and `end_write` after it.
 
     async def begin_write(self, changes: Changes, launched: Sequence[Job], changed: Iterable[Job]) -> None:
         """Add the rows of all new events to a transaction.

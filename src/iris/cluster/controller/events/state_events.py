@@ -90,5 +90,5 @@ def _reason(failure: int) -> str:
     try:
         return FailureCode(failure).name if failure else ""
     except ValueError:
-        # This release of Iris does not know the failure code, because a newer release has stored the job.
+        # If a newer release has stored a failure code that this release does not know, the event shows the number.
         return str(failure)

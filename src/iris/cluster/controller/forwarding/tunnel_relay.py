@@ -233,7 +233,8 @@ class TunnelRelay:
         except NotFoundError as error:
             if error.reason != ErrorReason.ATTEMPT_NOT_FOUND:
                 raise
-            # The worker does not know the attempt, because the worker was restarted, or has removed the ended attempt.
+            # A worker that does not know a live attempt was restarted, and the client may try again later. If the
+            # attempt has ended, the worker has removed it, and the tunnel is lost.
             if attempt.is_live:
                 raise UnavailableError(str(error)) from error
             yield _lost(attempt, task)

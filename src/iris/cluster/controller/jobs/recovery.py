@@ -27,7 +27,8 @@ def recover(job: Job, held: Mapping[str, object], now_ms: int) -> list[Instructi
         now_ms: The time.
     """
     for task in job.tasks:
-        # A job that an old version of Iris has saved has no retry pause, so its stored value is 0.
+        # Old versions of Iris stored no retry pauses. The tasks of such a job have the value 0, and get the present
+        # time instead.
         task.not_before_ms = task.not_before_ms or now_ms
     waiting = [gang.gang_id for gang in job.gangs.values() if not gang.placed and gang.gang_id not in held]
     live = job.live_attempts()

@@ -253,8 +253,8 @@ class LogService:
             async with self._page_calls.turn(caller):
                 return await call_async(worker.stub.fetch_task_logs, request, peer, timeout_s=_PAGE_TIMEOUT_S)
         except (UnauthenticatedError, PermissionDeniedError) as error:
-            # The worker has refused the token of the controller, not the token of the reader. The error for the reader
-            # must show this difference.
+            # The worker has refused the token of the controller. The reader gets another error, because the reader's
+            # own token is valid.
             raise UnavailableError(str(error)) from error
         except NotFoundError:
             if not keeps:

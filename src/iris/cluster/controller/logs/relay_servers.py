@@ -75,7 +75,7 @@ class RelayServers:
             else:
                 tasks = await self._sources.slices.run_for(self._caller, making)
             if not await self._sources.saved.settled():
-                continue  # These statuses contain changes that could not be saved. No reader may see such statuses.
+                continue  # The statuses are made again, because no reader may see changes that could not be saved.
             yield tasks
             seen = revision
             await changed.wait()
@@ -116,8 +116,8 @@ class RelayServers:
                 async for message in worker_messages:
                     yield message
         except (UnauthenticatedError, PermissionDeniedError) as error:
-            # The worker has refused the token of the controller, not the token of the reader. The error for the reader
-            # must show this difference.
+            # The worker has refused the token of the controller. The reader gets another error, because the reader's
+            # own token is valid.
             raise UnavailableError(str(error)) from error
 
     async def _kept_stream(self, reads: Iterable[Read]) -> AsyncGenerator[StreamTaskLogsResponse]:

@@ -163,7 +163,8 @@ class FileCalls:
             try:
                 return await call_async(getattr(worker.stub, method), request, peer, timeout_s=_TIMEOUT_S)
             except (UnauthenticatedError, PermissionDeniedError) as error:
-                # The worker has refused the token of the controller, not the token of the caller.
+                # The worker has refused the token of the controller. The caller gets another error, because the
+                # caller's own token is valid.
                 raise UnavailableError(str(error)) from error
 
     def _unreachable(self, found: _Found) -> UnavailableError | NotFoundError:

@@ -159,14 +159,14 @@ class OutputStore:
     ) -> cluster_pb2.Controller.StoreOutputsResponse:
         pack = directory / _PACK
         known = self._known_sizes().get(directory)
-        # After a restart of the controller, the size of an incomplete pack is known only as the size of its file, which
-        # is smaller than the size that the worker has announced.
+        # The limits are checked for a new pack. They are checked again after a restart of the controller, because only
+        # the size of the incomplete file is known then, and not the size that the worker has announced.
         if known is None or known < request.total_bytes:
             refused = self._refusal(request.total_bytes, known or 0)
             if refused is not None:
                 return self._refuse(directory, request, *refused)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # The worker may send fewer outputs after the controller has refused all of them.
+            # An earlier refusal does not count any more, because a worker may send fewer outputs after a refusal.
             (directory / _STORED).unlink(missing_ok=True)
             self._known_sizes()[directory] = request.total_bytes
             self._incomplete[directory] = (*parse_task_id(request.task_id), request.attempt_id)

@@ -224,7 +224,8 @@ class JobRemoval:
             FailedPreconditionError: The job or a job below it has not ended.
         """
         self._check_ended(record)
-        # A job that has ended gets no new child jobs, but a child job of an earlier submission may not be saved yet.
+        # An ended job gets no new child jobs, but a child job that was submitted earlier may not be saved yet.
+        # Therefore all earlier changes are saved before the child jobs are read.
         await self._saver.settled()
         records = [record, *await self._descendants(record)]
         for one in records:

@@ -125,10 +125,11 @@ class GangTable:
                 )
             if (gang.gang_id in self.queue) != isinstance(gang.state, Queued):
                 raise InternalError(
-                    f"gang {gang.gang_id} is {gang.state}, but its presence in the queue contradicts this state"
+                    f"gang {gang.gang_id} is {gang.state}, but the queue must contain exactly the gangs in the state"
+                    " Queued"
                 )
         if sum(map(len, self._by_state.values())) != len(self._gangs):
-            raise InternalError("the indexes of the gang table contain a gang that was removed")
+            raise InternalError("the gang table lists a removed gang under a state")
 
     def _enter(self, gang: GangRecord) -> None:
         check_gang(gang)

@@ -254,7 +254,9 @@ def _releasing_seen(gang: GangRecord, state: Releasing, event: SnapshotSeen) -> 
 
 
 def _with_late_grant(gang: GangRecord, state: ReleaseDue | Releasing, event: SnapshotSeen) -> State:
-    """Add the allocation to the state, if the engine has granted the request of a gang that is being released."""
+    """Return the state of a gang that is being released, with its allocation if the engine has granted the gang's
+    request meanwhile.
+    """
     if state.allocation is None and event.status is not None and event.status.slots:
         return replace(state, allocation=_allocation(gang, event.status.slots, event.now_s))
     return state

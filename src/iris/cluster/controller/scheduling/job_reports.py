@@ -62,7 +62,7 @@ class JobLosses:
 
     def __init__(self) -> None:
         self._rows: dict[str, _LossRow] = {}
-        # The jobs that have lost an allocation since the last report of such losses. The dict serves as an ordered set.
+        # The jobs whose last loss has changed since the last call of `pop_changed`. The dict serves as an ordered set.
         self._changed: dict[str, None] = {}
 
     def add(self, job_id: str, loss: Loss) -> None:
@@ -72,21 +72,23 @@ class JobLosses:
         self._changed[job_id] = None
 
     def count(self, job_id: str) -> int:
-        """Return the number of losses of the job since its last start."""
+        """Return how many allocations and requests the job has lost since its last start."""
         row = self._rows.get(job_id)
         return 0 if row is None else row.count
 
     def last(self, job_id: str) -> Loss | None:
-        """Return the job's last loss. Return None if the job had no loss since its last start."""
+        """Return the last loss of an allocation or request of a job. Return None if the job had no loss since its last
+        start.
+        """
         row = self._rows.get(job_id)
         return None if row is None else row.last
 
     def pop_is_behind(self, job_id: str) -> bool:
         """Return True if the job's next gang must join the end of the queue. After a result of True, the next calls
-        return False until the job has another loss.
+        return False until the job loses another allocation.
 
-        A job goes to the end of the queue after a loss because of unregistered workers. Otherwise a gang whose workers
-        never register would occupy the same machines again and again.
+        A job that has lost an allocation because workers did not register goes to the end of the queue. Otherwise a
+        gang whose workers never register would occupy the same machines again and again.
         """
         row = self._rows.get(job_id)
         if row is None or not row.is_behind:
@@ -105,7 +107,7 @@ class JobLosses:
         self._changed.pop(job_id, None)
 
     def pop_changed(self) -> list[str]:
-        """Return the jobs whose last loss has changed since the last call."""
+        """Return the jobs that have lost an allocation or request, or have started, since the last call."""
         changed, self._changed = self._changed, {}
         return list(changed)
 
@@ -138,8 +140,8 @@ class Explanations:
         self.set_reason(job_id, gang_id, self._last)
 
     def pop_changed_losses(self) -> list[str]:
-        """Return the jobs whose last loss has changed since the last call. The reasons of these jobs' waiting gangs are
-        out of date.
+        """Return the jobs that have lost an allocation or request, or have started, since the last call. The reasons of
+        these jobs' waiting gangs are out of date.
         """
         return self._losses.pop_changed()
 
@@ -259,7 +261,7 @@ class JobReports:
     def _carry_out(self, gang: GangRecord, instruction: Instruction) -> None:
         record = self._jobs.get(gang.job_id)
         if record is None:
-            return  # The job has ended. Its gang is stored only until the engine has released the allocation.
+            return  # An ended job gets no reports. Its gang stays until the engine has released the allocation.
         match instruction:
             case ReportPlaced(slots):
                 self._placed(gang, record, slots)

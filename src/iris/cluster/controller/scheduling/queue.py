@@ -98,7 +98,7 @@ class Queue:
     """
 
     def __init__(self, entries: Iterable[QueuedGang] = ()) -> None:
-        # For each kind, a mapping from the id of a gang to its arrival number and its entry.
+        # For each kind of gang, the arrival number and the entry of each queued gang of this kind, by gang id.
         self._kinds: dict[GangKind, dict[str, tuple[int, QueuedGang]]] = {}
         self._kind_of: dict[str, GangKind] = {}  # Maps the id of each queued gang to the kind of the gang.
         self._numbers = itertools.count()

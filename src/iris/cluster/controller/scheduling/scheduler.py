@@ -277,7 +277,7 @@ class Scheduler:
                 next_s = min(self._gangs.next_due_s(), self._job_timers.next_s())
                 pause_s = min(TICK_S, max(0.0, next_s - self._clock()))
             except IrisError as error:
-                # The engine could not be reached, so the scheduler has no snapshot.
+                # Without a snapshot of an unreachable engine, the pass is tried again, and waiting gangs get a reason.
                 _log.warning("scheduling goes on in a second: %s", error)
                 self._explain_unreachable(str(error))
             except Exception:  # noqa: BLE001 - A bug must not end scheduling for all jobs.

@@ -58,8 +58,8 @@ class StoredJobs:
     def has(self, job_id: str) -> bool:
         """Return whether a job is stored, whether or not it has ended.
 
-        The call reads on the controller's loop, because a submission must claim its name without an await. The read
-        needs only some pages of an index, which are usually in memory.
+        This method reads the database on the controller's loop, because a submission must claim its name without an
+        await. The read needs only some pages of an index, which are usually in memory.
         """
         return self._store.has_job(job_id)
 

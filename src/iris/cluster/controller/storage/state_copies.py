@@ -178,4 +178,4 @@ def _read_identity(directory: Path) -> IdFileIdentity | None:
     try:
         return IdFileIdentity(**json.loads((directory / _PLACE_FILE).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
-        return None  # A new state directory, or one of an earlier version of Iris, has no file `place`.
+        return None  # The file `place` is missing in a new directory, and in a directory of an earlier version.

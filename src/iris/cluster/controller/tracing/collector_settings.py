@@ -122,7 +122,8 @@ def _timeout_s(environment: Mapping[str, str]) -> float:
 
 
 def _compression(environment: Mapping[str, str], url: str) -> str:
-    # If the collector is on this machine, compression costs more time than it saves.
+    # By default, requests to a collector on this machine are not compressed, because compression costs more time than
+    # it saves.
     default = "none" if is_loopback_host(urlsplit(url).hostname or "") else "gzip"
     given = _value("COMPRESSION", environment).lower()
     if given and given not in _COMPRESSIONS:

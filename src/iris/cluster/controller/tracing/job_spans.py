@@ -209,5 +209,5 @@ def _reason(failure: int) -> Attributes:
     try:
         return "iris.reason", FailureCode(failure).name
     except ValueError:
-        # This release of Iris does not know the failure code, because a newer release has stored the job.
+        # If a newer release has stored a failure code that this release does not know, the span shows the number.
         return "iris.reason", str(failure)

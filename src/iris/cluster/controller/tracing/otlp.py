@@ -25,7 +25,7 @@ _CONTENT_TYPE = "application/x-protobuf"
 _RETRIED = frozenset({429, 502, 503, 504})
 _LONGEST_ADVICE_S = 300.0
 _MOST_ANSWER_BYTES = 1 << 16
-# A larger request is compressed in a thread, because this takes more than a millisecond.
+# A larger request is compressed in a thread, because its compression takes more than a millisecond.
 _COMPRESS_IN_THREAD_BYTES = 1 << 16
 
 

@@ -43,7 +43,7 @@ def _varint(number: int) -> bytes:
 
 
 _SIZES = [_varint(size) for size in range(2048)]
-# The encoded keys of these fields have a length of one byte.
+# The encoded key of each of these protobuf fields is one byte. The length of an id, 8 bytes, follows the key of an id.
 _SPAN_ID, _PARENT_ID = _key(otlp.Span, "span_id", _BYTES) + b"\x08", _key(otlp.Span, "parent_span_id", _BYTES) + b"\x08"
 _BEGIN, _END = (_key(otlp.Span, f"{name}_time_unix_nano", _FIXED64) for name in ("start", "end"))
 _NAME, _SPAN = _key(otlp.Span, "name", _BYTES), _key(otlp.ScopeSpans, "spans", _BYTES)
@@ -53,8 +53,11 @@ _ATTRIBUTE, _VALUE, _INT = (
     _key(AnyValue, "int_value", _VARINT),
 )
 _TASK_INDEX = KeyValue(key="iris.task_index").SerializeToString()
-_PLAIN = [(), None, None, b"", False, False]  # The last fields of a span that has only a name, ids and times.
-_IDS_AND_TIMES = struct.Struct("<8s2s8ssQsQ")  # The key of the first id is a part of the preceding bytes.
+# The values of the last fields of a span that has only a name, ids and times.
+_PLAIN = [(), None, None, b"", False, False]
+# The ids and times of a span with their keys. The key of the first id is not included, because `_plain_head` ends
+# with this key.
+_IDS_AND_TIMES = struct.Struct("<8s2s8ssQsQ")
 
 
 class RequestEncoder:

@@ -43,11 +43,11 @@ Report = cluster_pb2.Controller.ReportTaskStateRequest
 # The largest size in bytes of the stored usage of all jobs together. If the usage needs more space, the usage of the
 # oldest ended jobs is removed.
 MAX_BYTES = 256 * 2**20
-# The usage of this many workers is kept: the workers that have reported last.
+# The usage of at most this many workers is kept. If there are more, the workers that have reported last are kept.
 _MAX_WORKERS = 2000
 # If the disk is full, the usage of at most this many ended jobs waits in memory to be written.
 _MAX_ENDED = 1000
-# When the usage of this many ended jobs waits to be written, it is written without waiting for the next tick.
+# If the usage of this many ended jobs waits to be written, it is written at once, before the next tick.
 _HURRY_ENDED = 200
 _TICK_S = 5.0
 # The usage of unfinished jobs is written at every twelfth tick. The usage of ended jobs is written at every tick.

@@ -179,7 +179,7 @@ class Fleet:
         if known is not None and known.identity.incarnation != incarnation:
             known.is_dead = True
             self.fence(worker_id, known.identity.incarnation)
-            # The controller's tokens name the earlier process of the worker. The new process would refuse these tokens.
+            # The tokens for the earlier process of the worker are dropped, because the new process refuses them.
             self._tokens.forget_worker(worker_id)
         bearer = BearerInterceptor(
             partial(self._tokens.controller_token, worker_id, incarnation), PeerUidCheck(request.address)

@@ -339,8 +339,8 @@ class JobListWatch:
         announced.set()
 
     def _message(self, known: Versions | None, now: Versions, counts: StateCounts) -> WatchJobsResponse:
-        """Return the message with all changes since the versions `known`, which a client has received. None stands for
-        a new client.
+        """Return the message with all changes of the list since the versions `known`, which a client has received. For
+        a new client, `known` is None.
         """
         # A stored message can be used again only if the client knows the same versions, and the page and the counts
         # have not changed since the message was made.

@@ -58,7 +58,7 @@ class LivePage:
         return number in self._entries
 
     def could_contain(self, number: int) -> bool:
-        """Return whether a job with this number belongs on the page if the job meets the conditions."""
+        """Return whether the number of a job lies in the range of the page. The conditions are not checked."""
         if not self._choice.in_range(number):
             return False
         return not self._has_more or not self._order or self._key(number) < self._order[-1]

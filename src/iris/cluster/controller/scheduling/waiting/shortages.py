@@ -18,7 +18,8 @@ from iris.cluster.controller.scheduling.waiting.reasons import (
 )
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 
-_MAX_SHOWN = 4  # The largest number of machines in a summary, and of label values in a reason.
+# The reason why a gang waits names at most this many machines, and at most this many values of a label.
+_MAX_SHOWN = 4
 
 
 class ShortageFinder:
