@@ -21,7 +21,7 @@ _USAGE = [field.name for field in cluster_pb2.ResourceUsage.DESCRIPTOR.fields]
 # *entry point* of a job. The store keeps the entry point apart from the job, and the record of an ended job has no
 # entry point.
 ENTRY_POINT_FIELDS = ("serialized_entrypoint", "command", "environment")
-# A sum over many tasks that is larger than an int32 is replaced by this value, because the fields of the protobuf message
+# A sum over many tasks that is larger than this value is replaced by it, because the fields of the protobuf message
 # ResourceUsage are int32.
 _MAX_INT32 = 2**31 - 1
 

@@ -16,7 +16,7 @@ from iris.cluster.controller.api.stream_turns import StreamTurns, never
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.relay import LogRelay
-from iris.cluster.controller.logs.sources import NOWHERE, LogSources, worker_unreachable
+from iris.cluster.controller.logs.sources import LogSources, log_lost, worker_unreachable
 from iris.cluster.logs.cursor import Position, from_message
 from iris.cluster.logs.parts.answer import Part, PartsRequest, refused_part
 from iris.cluster.logs.reading.line_pages import fetch_page_steps
@@ -229,10 +229,7 @@ class LogService:
             try:
                 directory = await keeper.provide(task_id, read.attempt_id)
                 if attempt.started_at_ms and not has_log(directory):
-                    raise NotFoundError(
-                        f"the log of attempt {read.attempt_id} of {task_id!r} is lost: {NOWHERE}",
-                        reason=ErrorReason.LOG_NOT_FOUND,
-                    )
+                    raise log_lost(task_id, read.attempt_id)
                 steps = wanted.part_steps(number, directory, None, final=True)
                 return await self._sources.budget.scans.scan(caller, steps)
             except (NotFoundError, UnavailableError) as error:
@@ -269,10 +266,7 @@ class LogService:
         with keeper.reading(request.task_id, request.attempt_id):
             directory = await keeper.provide(request.task_id, request.attempt_id)
             if attempt.started_at_ms and not has_log(directory):
-                raise NotFoundError(
-                    f"the log of attempt {request.attempt_id} of {request.task_id!r} is lost: {NOWHERE}",
-                    reason=ErrorReason.LOG_NOT_FOUND,
-                )
+                raise log_lost(request.task_id, request.attempt_id)
             reading = fetch_page_steps(directory, None, request.filter, request.attempt_id, True)
             return await self._sources.budget.scans.scan(caller, reading)
 

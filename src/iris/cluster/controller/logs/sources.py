@@ -110,6 +110,13 @@ def end_of(attempt: cluster_pb2.TaskAttempt) -> cluster_pb2.LogEnd:
     return end
 
 
+def log_lost(task_id: str, attempt_id: int) -> NotFoundError:
+    """Return the error for the reader of a log that neither a worker nor the controller has."""
+    return NotFoundError(
+        f"the log of attempt {attempt_id} of {task_id!r} is lost: {NOWHERE}", reason=ErrorReason.LOG_NOT_FOUND
+    )
+
+
 def worker_unreachable(worker_id: str) -> UnavailableError:
     """Return the error for the reader of a log if the only copy of the log is on an unreachable worker."""
     return UnavailableError(
