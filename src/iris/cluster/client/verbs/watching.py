@@ -85,9 +85,8 @@ class WatchVerbs(ClusterVerbs):
             id_contains: A part of the job id.
             states: The accepted states, for example `["RUNNING", "PENDING"]`.
             owner: The name of the job's owner.
-            since_ms: The earliest time of submission, in milliseconds since the epoch. This time is included.
-            until_ms: The end of the times of submission, in milliseconds since the epoch. This time is not included.
-                0 means no end.
+            since_ms: Accept only jobs that were submitted at or after this time, in milliseconds since the epoch.
+            until_ms: Accept only jobs that were submitted before this time, in milliseconds since the epoch. 0: no end.
             newest_first: Whether the newest job comes first.
             limit: The largest number of jobs in the list, from 1 to 1,000.
             patience_s: For how many seconds to retry when the controller does not answer. None and `math.inf` retry

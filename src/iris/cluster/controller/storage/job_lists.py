@@ -22,8 +22,8 @@ class JobFilter:
         id_prefix: The beginning of the job id.
         states: The accepted states of the job.
         owner: The name of the job's owner.
-        since_ms: The earliest time of submission, in milliseconds since the epoch; included.
-        until_ms: The end of the times of submission, in milliseconds since the epoch; not included. 0 sets no end.
+        since_ms: Accept only jobs that were submitted at or after this time, in milliseconds since the epoch.
+        until_ms: Accept only jobs that were submitted before this time, in milliseconds since the epoch. 0: no end.
         id_contains: A text that the job id must contain.
     """
 
