@@ -96,7 +96,7 @@ def test_each_action_of_a_failpoint_has_its_effect() -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("store.comit.before=kill", "there is no failpoint 'store.comit.before'; there are attempt.after, "),
+        ("store.comit.before=kill", "there is no failpoint 'store.comit.before'; expected one of attempt.after, "),
         ("spawn.before", "'spawn.before' is not NAME=ACTION"),
         ("spawn.before=kill;spawn.after=explode", "'spawn.after=explode' is not NAME=ACTION"),
         ("spawn.before=kill@0", "is not NAME=ACTION"),

@@ -46,6 +46,9 @@ VARIABLE = "IRIS_FAILPOINTS"
 NAMES = frozenset(
     {
         # The following names are failpoints of the controller.
+        "controller.request",
+        "controller.reply.before",
+        "controller.reply.after",
         "store.commit.before",  # Failpoints around the commit of a transaction to the database.
         "store.commit.after",
         "migrate.before",  # Failpoints around the migration of the jobs of an older database.
@@ -64,9 +67,6 @@ NAMES = frozenset(
         "keep.after",
         "fold.before",  # Failpoints around the commit of folded logs. Their files are removed after `fold.after`.
         "fold.after",
-        "controller.request",
-        "controller.reply.before",
-        "controller.reply.after",
         # The following names are failpoints of a worker.
         "register.before",
         "register.after",
@@ -160,7 +160,7 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
             continue
         if name not in NAMES:
             raise InvalidArgumentError(
-                f"{VARIABLE}: there is no failpoint {name!r}; there are {', '.join(sorted(NAMES))}"
+                f"{VARIABLE}: there is no failpoint {name!r}; expected one of {', '.join(sorted(NAMES))}"
             )
         match = _FORM.fullmatch(what)
         if match is None:

@@ -16,7 +16,7 @@ _DATE = re.compile(r"[0-9]{4}-", re.ASCII)
 # a date without dashes, or seconds since the epoch without an @.
 _MAX_PLAIN_S = 1e7
 LAST_MS = 253_402_300_799_999  # The latest accepted time: the last millisecond of the year 9999.
-_MOMENT_FORMS = (
+_ACCEPTED_TIMES = (
     "expected an age such as '90', '90s', '10m', '1h30m' or '2d'; a date or time such as '2026-11-24',"
     " '2026-11-24T10:00' or '2026-11-24T10:00:00Z'; or seconds since the epoch such as '@1732445000'"
 )
@@ -51,7 +51,7 @@ def read_moment(text: str, zone: tzinfo | None = None) -> int:
         else:
             raise ValueError
     except (ValueError, OverflowError, OSError):
-        raise InvalidArgumentError(f"not a time: {quoted(text)} ({_MOMENT_FORMS})") from None
+        raise InvalidArgumentError(f"not a time: {quoted(text)} ({_ACCEPTED_TIMES})") from None
     if milliseconds > LAST_MS:
         raise InvalidArgumentError(f"a time must not be after the year 9999, got {quoted(text)}")
     return max(1, milliseconds)

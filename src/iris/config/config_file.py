@@ -40,8 +40,8 @@ def _read_entry(path: Path, name: str, value: object) -> Any:
             value = str(path.absolute().parent / value)
         return option.read(value)
     except InvalidArgumentError as error:
-        where = f"{path}: {name}" if name in ClusterConfig.options else str(path)
-        raise InvalidArgumentError(f"{where}: {error}") from None
+        file_and_key = f"{path}: {name}" if name in ClusterConfig.options else str(path)
+        raise InvalidArgumentError(f"{file_and_key}: {error}") from None
 
 
 def known_options(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def call(
             if peer.credentials:
                 peer.credentials.accepted()
             return answer
-    raise AssertionError("unreachable: the last try returns or raises")
+    raise AssertionError("this line is never reached, because the last try returns an answer or raises an error")
 
 
 async def call_async(
@@ -152,7 +152,7 @@ async def _call_async(
             if peer.credentials:
                 peer.credentials.accepted()
             return answer
-    raise AssertionError("unreachable: the last try returns or raises")
+    raise AssertionError("this line is never reached, because the last try returns an answer or raises an error")
 
 
 def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None = None) -> Generator[Response]:
@@ -184,7 +184,9 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
                 yield message
     except ConnectError as error:
         if peer.credentials and _is_refused(error) and peer.credentials.renew(token):
-            raise TokenRenewedError(f"{peer.error(error, response)} (the client has a new token now)") from error
+            raise TokenRenewedError(
+                f"{peer.error(error, response)}: open the stream again, because the client has a new token now"
+            ) from error
         raise peer.error(error, response) from error
     finally:
         handle.close()  # This closes the connection, so that the server stops sending.
@@ -230,10 +232,12 @@ async def stream_async(
             within_s = silence_s
     except ConnectError as error:
         if await _has_new_token(peer, error, token):
-            raise TokenRenewedError(f"{peer.error(error, response)} (the client has a new token now)") from error
+            raise TokenRenewedError(
+                f"{peer.error(error, response)}: open the stream again, because the client has a new token now"
+            ) from error
         raise peer.error(error, response) from error
     except TimeoutError as error:
-        raise DeadlineExceededError(f"{peer.name} at {peer.address} has been silent for too long") from error
+        raise DeadlineExceededError(f"{peer.name} at {peer.address} has sent no message for {within_s:g} s") from error
     finally:
         await cast(Any, messages).aclose()
 

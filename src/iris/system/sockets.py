@@ -62,7 +62,7 @@ def bind_addresses(host: str, port: int) -> list[tuple[int, Any]]:
     """
     if not 0 <= port <= 65535:
         # The port is checked here, because getaddrinfo accepts any number and takes it modulo 65536.
-        raise ValueError("the port must be between 0 and 65535")
+        raise ValueError(f"the port must be between 0 and 65535, got {port}")
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     addresses: set[tuple[int, Any]] = {(int(family), address) for family, _, _, _, address in found}
     return sorted(addresses, key=lambda one: one[0] != socket.AF_INET)

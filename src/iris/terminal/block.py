@@ -49,7 +49,7 @@ class Block:
         self._bars: set[int] = set()
         # Whether the task has hidden the cursor. Programs hide the cursor while they redraw rows.
         self._is_hidden = False
-        self._reach = 0  # The largest upward move of the cursor, in rows.
+        self._reach = 0  # The largest number of rows by which the task has moved the cursor up.
         self._lines_since_up = 0
         self._changed_s = 0.0
         self._begun = b""  # The beginning of a control sequence whose end has not arrived yet.

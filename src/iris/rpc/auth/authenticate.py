@@ -179,9 +179,9 @@ class AuthorisationInterceptor:
         Raises:
             PermissionDeniedError: The caller may not make this request.
         """
-        refused = self._rules[method][known.role](known, request, self._facts)
-        if refused:
-            raise PermissionDeniedError(f"{method}: {refused}", metadata={"role": known.role})
+        reason = self._rules[method][known.role](known, request, self._facts)
+        if reason:
+            raise PermissionDeniedError(f"{method}: {reason}", metadata={"role": known.role})
 
     async def while_valid(self, known: Caller, messages: AsyncIterator[Message]) -> AsyncGenerator[Message]:
         """Yield the messages of a stream until the caller's token is no longer valid.

@@ -42,13 +42,13 @@ class Credentials:
 
     def __init__(self, source: TokenSource, what: str) -> None:
         self._source = source
-        self._what = what
+        self._source_name = what
         self._token: str | None = None
         self._asked = False
         self._refusals = 0
 
     def __repr__(self) -> str:
-        return f"Credentials({self._what})"  # The text must not contain the secret token.
+        return f"Credentials({self._source_name})"  # The text must not contain the secret token.
 
     @classmethod
     def fixed(cls, token: str, what: str) -> Credentials:
@@ -92,7 +92,9 @@ class Credentials:
         except IrisError:
             raise
         except Exception as error:
-            raise UnauthenticatedError(f"{self._what} returned no token: {type(error).__name__}: {error}") from error
+            raise UnauthenticatedError(
+                f"{self._source_name} returned no token, but raised {type(error).__name__}: {error}"
+            ) from error
         if token is None:
             return None
         token = token.strip() if isinstance(token, str) else token
@@ -100,7 +102,7 @@ class Credentials:
         # token is a secret.
         if not isinstance(token, str) or not token or not (token.isascii() and token.isprintable()) or " " in token:
             raise InvalidArgumentError(
-                f"{self._what} returned no token: expected one word, as 'iris token create' prints it"
+                f"{self._source_name} returned no token: expected one word, as 'iris token create' prints it"
             )
         return token
 

@@ -49,7 +49,7 @@ class DetailInterceptor:
         """Do nothing before a call."""
 
     async def on_end(self, token: None, ctx: Any, error: Exception | None) -> None:
-        """Replace an error without a detail.
+        """Raise an error of connectrpc again with the missing detail.
 
         Raises:
             ConnectError: The call failed with an error that has no detail.

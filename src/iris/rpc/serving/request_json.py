@@ -81,7 +81,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidArgumentError(
-            f"the request has {quoted(twice)} twice in one object: give it once", reason=ErrorReason.MALFORMED_REQUEST
+            f"the request has the field {quoted(twice)} twice in one object: give the field once",
+            reason=ErrorReason.MALFORMED_REQUEST,
         )
     return found
 

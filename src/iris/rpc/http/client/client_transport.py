@@ -206,7 +206,7 @@ def _until(chunks: Iterable[bytes], end: float) -> Iterator[bytes]:
     each read."""
     for chunk in chunks:
         if time.monotonic() > end:
-            raise TimeoutError("the server's answer arrived too slowly")
+            raise TimeoutError("the server's answer was not complete at the deadline of the call")
         yield chunk
 
 

@@ -226,7 +226,8 @@ class Http2Framing:
                 size, kind, flags, stream_id = _parse_frame_head(self._input, position)
                 if size > MAX_FRAME_BYTES:
                     raise _BrokenRuleError(
-                        ErrorCodes.FRAME_SIZE_ERROR, f"the client sent a too large frame of {size} bytes"
+                        ErrorCodes.FRAME_SIZE_ERROR,
+                        f"the client sent a frame of {size:,} bytes, over the limit of {MAX_FRAME_BYTES:,}",
                     )
                 end = position + _FRAME_HEAD + size
                 if len(self._input) < end:
