@@ -190,7 +190,9 @@ def test_token_function_that_raises_is_an_error(shared_cluster: LocalServer) -> 
         raise RuntimeError("the vault is closed")
 
     with RemoteClusterClient(shared_cluster.address, token=source) as client:
-        with pytest.raises(UnauthenticatedError, match=r"token=… returned no token, but raised RuntimeError: the vault is closed"):
+        with pytest.raises(
+            UnauthenticatedError, match="returned no token, but raised RuntimeError: the vault is closed"
+        ):
             client.list_jobs()
         with pytest.raises(UnauthenticatedError, match="the vault is closed"):
             list(client.watch_job("x"))
