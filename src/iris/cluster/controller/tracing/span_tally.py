@@ -19,6 +19,8 @@ class Drop(enum.StrEnum):
     JOB_REMOVED = "job_removed"
     # The events of the attempts, from which the spans are made, are not stored any more.
     EXPIRED = "expired"
+    # The span could not be made or encoded, because of a fault of Iris.
+    INVALID = "invalid"
     # Too many spans of calls and of log uploads waited to be sent.
     OVERFLOW = "overflow"
 
@@ -27,8 +29,8 @@ SENT = counter("iris_trace_spans_sent_total", "Spans of traces that the collecto
 DROPPED = counter(
     "iris_trace_spans_dropped_total",
     "Spans of traces that were given up, by reason: refused or rejected by the collector, job_removed or expired before"
-    " they were sent, or overflow of the buffer. Each attempt and job counts once for job_removed, and each event for"
-    " expired.",
+    " they were sent, invalid (a fault of Iris), or overflow of the buffer. Each attempt and job counts once for"
+    " job_removed, and each event for expired.",
     "reason",
 )
 TRACE_METRICS = (SENT, DROPPED)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from iris.cluster.controller.events.event_rows import SAVE_WEBHOOK, Event, EventFilter
@@ -55,7 +56,8 @@ _MOST_PENDING = 2000  # One request has at most this many spans of calls and log
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 # After making the spans of this many events, the event loop does other work.
 _ITEMS_AT_ONCE = 50
-# A controller that stops waits at most this many seconds for the answer of the collector.
+# A controller that stops waits at most this many seconds for the answer to its last request, and then at most as many
+# seconds until the remaining spans are sent.
 _LAST_REQUEST_S = 10.0
 _REPORT_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
@@ -149,7 +151,7 @@ class TraceDelivery:
             self._jobs.keep(record, self._journal.last_number)
 
     async def run(self) -> None:
-        """Send spans until the task is cancelled. Then try once to send the remaining spans."""
+        """Send spans until the task is cancelled. Then send the remaining spans, within some seconds."""
         try:
             while True:
                 await self._wait_for_spans()
@@ -159,11 +161,17 @@ class TraceDelivery:
         finally:
             if self._sending is not None:
                 await self._finish_sending(*self._sending)
-            elif not self._is_failing and self._has_work:
+            if not self._is_failing:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_LAST_REQUEST_S):
-                        await self.deliver_page()
+                        await self._deliver_rest()
+            self._report_drops()
             await self.close()
+
+    async def _deliver_rest(self) -> None:
+        """Send the spans that still wait, until the collector does not accept a request."""
+        while self._has_work and await self.deliver_page():
+            pass
 
     async def close(self) -> None:
         """Close the connections to the collector."""
@@ -235,7 +243,8 @@ class TraceDelivery:
             spans: list[Span] = []
             for event in events[first : first + _ITEMS_AT_ONCE]:
                 found = self._jobs.find_again(event.job_id, event.time_ms)
-                spans += self._spans_of(event, found or await self._jobs.find(event.job_id, event.time_ms))
+                found = found or await self._jobs.find(event.job_id, event.time_ms)
+                spans += self._made(partial(self._spans_of, event, found))
             for one in pending[max(0, first - len(events)) : max(0, first + _ITEMS_AT_ONCE - len(events))]:
                 if isinstance(one, Span):
                     spans.append(one)
@@ -243,12 +252,38 @@ class TraceDelivery:
                 # The task id needs no check here, because the log keeper has checked it.
                 job_id, _, index = one.task_id.rpartition("/task-")
                 found = self._jobs.find_again(job_id, one.end_ms) or await self._jobs.find(job_id, one.end_ms)
-                spans += self._spans_of_upload(one, int(index), found)
-            parts.append(self._sender.encode(spans))
-            num_spans += len(spans)
+                spans += self._made(partial(self._spans_of_upload, one, int(index), found))
+            part, count = self._encoded(spans)
+            parts.append(part)
+            num_spans += count
             await asyncio.sleep(0)
         self._jobs.forget_last()
         return _Page(parts, num_spans, reached, len(pending))
+
+    def _made(self, make: Callable[[], Sequence[Span]]) -> Sequence[Span]:
+        """Return new spans. If an error prevents this, drop the spans, because the same error would occur again."""
+        try:
+            return make()
+        except Exception as error:  # noqa: BLE001 - A fault of Iris must not prevent all later spans from being sent.
+            self._drop_invalid(error)
+            return ()
+
+    def _encoded(self, spans: Sequence[Span]) -> tuple[bytes, int]:
+        """Return encoded spans, and the number of these spans. Spans that cannot be encoded are dropped."""
+        try:
+            return self._sender.encode(spans), len(spans)
+        except Exception:  # noqa: BLE001 - The spans are encoded one by one below, to find the invalid spans.
+            parts = []
+        for span in spans:
+            try:
+                parts.append(self._sender.encode([span]))
+            except Exception as error:  # noqa: BLE001 - See `_made`.
+                self._drop_invalid(error)
+        return b"".join(parts), len(parts)
+
+    def _drop_invalid(self, error: Exception) -> None:
+        _log.error("a span cannot be made", exc_info=error)
+        self.tally.drop(Drop.INVALID, f"a span cannot be made: {type(error).__name__}: {error}")
 
     async def _send(self, page: _Page) -> CollectorAnswer:
         """Send spans, and return the collector's answer. If the caller is cancelled, the request continues, and stays
@@ -257,13 +292,12 @@ class TraceDelivery:
         sending = asyncio.create_task(self._sender.send(page.spans))
         self._sending = sending, page
         try:
-            return await asyncio.shield(sending)
+            answer = await asyncio.shield(sending)
         except Exception as error:  # noqa: BLE001 - A sender that raises must not end the delivery for good.
             _log.exception("spans cannot be sent")
-            return CollectorAnswer(f"spans cannot be sent: {type(error).__name__}", is_final=False)
-        finally:
-            if sending.done():
-                self._sending = None
+            answer = CollectorAnswer(f"spans cannot be sent: {type(error).__name__}", is_final=False)
+        self._sending = None
+        return answer
 
     async def _conclude(self, answer: CollectorAnswer, page: _Page) -> bool:
         """Count the spans of an answered request, and store the number of its last event. Return False if the spans
@@ -301,7 +335,6 @@ class TraceDelivery:
         await asyncio.wait([sending], timeout=_LAST_REQUEST_S)
         if sending.done() and not sending.cancelled() and sending.exception() is None:
             await self._conclude(sending.result(), page)
-        self._report_drops()
 
     def _spans_of(self, event: Event, found: FoundJob | None) -> Sequence[Span]:
         """Return the spans that can be sent after an event: the span of the ended job, or the spans of the ended
