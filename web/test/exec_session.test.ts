@@ -217,6 +217,43 @@ test("input that the worker has no room for is sent again", async () => {
   session.close();
 });
 
+test("pauses grow while each call or stream fails after its first message, and begin again after a success", async () => {
+  const pauses: number[] = [];
+  const pause = async (ms: number) => {
+    pauses.push(ms);
+    await turn();
+  };
+  const opened = create(TunnelMessageSchema, { opened: { attemptId: 3, channels: [1n, 2n] } });
+  const worker = new Worker(new Uint8Array(0), new Uint8Array(0), dice(1), 0);
+  const ignored = { onOutput: () => undefined, onStarted: () => undefined, onWaiting: () => undefined, onEnd: () => undefined };
+  const run = async (calls: Partial<ExecCalls>, count: number) => {
+    const session = new ExecSession({ ...worker.calls, pause, ...calls }, "tunnel", { rows: 1, columns: 2 }, ignored);
+    session.start();
+    while (pauses.length < count) await turn();
+    session.close();
+    return pauses.splice(0);
+  };
+  const grow = (all: readonly number[]) => all.every((ms, index) => ms >= 150 * 2 ** index);
+
+  const fails = () => Promise.reject(new Outage("lost"));
+  const holds = (_: unknown, onMessage: (message: TunnelMessage) => void) => {
+    onMessage(opened);
+    return new Promise<void>(() => undefined);
+  };
+  assert.ok(grow(await run({ write: fails, follow: holds }, 5)));
+
+  const works = () => turn().then(() => create(WriteTunnelResponseSchema));
+  let messages = 1;
+  const breaks: ExecCalls["follow"] = async (request, onMessage) => {
+    request();
+    for (let index = 0; index < messages; index += 1) onMessage(opened);
+    await turn();
+  };
+  assert.ok(grow(await run({ write: works, follow: breaks }, 5)));
+  messages = 2;
+  assert.ok((await run({ write: works, follow: breaks }, 5)).every((ms) => ms <= 300));
+});
+
 test("a session that is gone after a lost connection fails without an exit code", async () => {
   const worker = new Worker(bytesOf("x"), eventBytes(0).subarray(0, STARTED_BYTES), dice(1), 1);
   const shown = show(worker);

@@ -80,6 +80,7 @@ class TaskTunnel:
         events: The functions that the tunnel calls.
         when_running: A text for people that says what will be possible once the task runs.
         patience_s: How many seconds an outage may last before the tunnel fails.
+        pauses: The pauses before a broken stream is opened again.
 
     Attributes:
         attempt_id: The attempt of the present tunnel, or None before the worker has answered.
@@ -95,6 +96,7 @@ class TaskTunnel:
         *,
         when_running: str,
         patience_s: float = math.inf,
+        pauses: Backoff | None = None,
     ) -> None:
         self.attempt_id: int | None = None
         self.cut = 0
@@ -105,7 +107,7 @@ class TaskTunnel:
         self._when_running = when_running
         self._patience_s = patience_s
         self._budget = Budget()
-        self._backoff = Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+        self._backoff = pauses or Backoff(FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._answered = asyncio.Event()  # `_answered` is set by the first message of the controller.
         self._ready = asyncio.Event()  # `_ready` is set while a tunnel to a running attempt is open.
         self._tunnel: Tunnel | None = None
@@ -201,10 +203,13 @@ class TaskTunnel:
         request = OpenTunnelRequest(job_id=self._job_id, task_index=self._task_index, tunnel_id=self._tunnel_id)
         if self.attempt_id is not None:
             request.attempt_id, request.resume = self.attempt_id, True
+        is_first = True
         async with aclosing(self._calls.messages(request)) as messages:
             async for message in messages:
                 self._silent_since_s, self._is_silence_told = None, False
-                self._backoff.reset()
+                if not is_first:  # A stream that breaks after its first message does not count as a success.
+                    self._backoff.reset()
+                is_first = False
                 if message.HasField("closed"):
                     return message.closed
                 if message.waiting:

@@ -15,6 +15,7 @@ import {
   type ExecEvent,
   type TunnelMessage,
 } from "../../../gen/iris/rpc/cluster_pb";
+import { Backoff } from "../../../rpc/backoff";
 import type { ExecCalls } from "../host";
 import { Channel, type PartToSend } from "./channel";
 
@@ -44,7 +45,6 @@ export interface SessionEvents {
 const ACKNOWLEDGED_BYTES = 512 * 1024;
 const ACKNOWLEDGED_MS = 80;
 const AGAIN_MS = 100; // The pause before a refused part is sent again.
-const REOPEN_MS = 300; // The pause after a stream that the controller has ended without a reason.
 const UNKNOWN_END = "It is unknown how the command ended, and output may be missing.";
 
 export class ExecSession {
@@ -53,11 +53,14 @@ export class ExecSession {
   private readonly abort = new AbortController();
   private attemptId: number | null = null;
   private isOpen = false;
+  private isFirst = true; // Whether the present stream has had no message yet.
   private hasStarted = false;
   private exit: Outcome | null = null;
   private received = new Uint8Array(0); // The beginning of a message of the channel CONTROL.
   private acknowledging: ReturnType<typeof setTimeout> | undefined;
   private wake: () => void = () => undefined;
+  private readonly reopening = new Backoff();
+  private readonly writing = new Backoff();
 
   constructor(
     private readonly calls: ExecCalls,
@@ -112,10 +115,10 @@ export class ExecSession {
 
   private async follow(): Promise<void> {
     const { signal } = this.abort;
-    const request = () => ({
-      tunnelId: this.tunnelId,
-      ...(this.attemptId !== null && { attemptId: this.attemptId, resume: true }),
-    });
+    const request = () => {
+      this.isFirst = true;
+      return { tunnelId: this.tunnelId, ...(this.attemptId !== null && { attemptId: this.attemptId, resume: true }) };
+    };
     while (!signal.aborted) {
       try {
         await this.calls.follow(request, (message) => this.apply(message), signal);
@@ -126,7 +129,7 @@ export class ExecSession {
           return;
         }
       }
-      if (!signal.aborted) await this.calls.pause(REOPEN_MS, signal);
+      if (!signal.aborted) await this.calls.pause(this.reopening.next(), signal);
     }
   }
 
@@ -137,6 +140,9 @@ export class ExecSession {
 
   private apply(message: TunnelMessage): void {
     if (this.abort.signal.aborted) return;
+    // A stream that breaks after its first message does not count as a success.
+    if (!this.isFirst) this.reopening.reset();
+    this.isFirst = false;
     if (message.waiting) this.events.onWaiting(message.waiting);
     if (message.opened) {
       this.attemptId = message.opened.attemptId;
@@ -228,6 +234,7 @@ export class ExecSession {
       try {
         const attemptId = this.attemptId ?? 0;
         const { again } = await this.calls.write({ tunnelId: this.tunnelId, attemptId, parts }, signal);
+        this.writing.reset();
         for (const part of parts) this.channels.find(({ number }) => BigInt(number) === part.channel)?.confirm(part);
         if (again.length > 0) {
           for (const channel of this.channels) if (again.includes(BigInt(channel.number))) channel.rewind();
@@ -240,7 +247,7 @@ export class ExecSession {
           return;
         }
         for (const channel of this.channels) channel.rewind();
-        await this.calls.pause(REOPEN_MS, signal);
+        await this.calls.pause(this.writing.next(), signal);
       }
     }
   }
