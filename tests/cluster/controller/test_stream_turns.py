@@ -80,6 +80,33 @@ async def test_cancelled_stream_gets_no_turn_and_the_next_stream_does() -> None:
     assert [entry for entry in world.log if len(entry) == 1] == ["a", "c"]
 
 
+@pytest.mark.parametrize("steps", [0, 3])
+async def test_waiting_streams_continue_if_the_task_that_gives_turns_is_cancelled(steps: int) -> None:
+    world = World()
+    before = asyncio.all_tasks()
+    sending = [asyncio.create_task(world.send(name)) for name in "abcde"]
+    await asyncio.sleep(0)
+    (giving,) = asyncio.all_tasks() - before - set(sending)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    giving.cancel()
+    await asyncio.gather(*sending)
+    await world.send("later")
+    assert [entry for entry in world.log if not entry.startswith("pause")] == ["a", "b", "c", "d", "e", "later"]
+
+
+async def test_waiting_streams_continue_if_giving_turns_fails(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(busy_s=0.0)
+
+    async def fail(seconds: float) -> None:
+        raise OSError("no pause")
+
+    world.turns = StreamTurns(0.0, 2.0, clock=lambda: world.now_s, sleep=fail)
+    await asyncio.gather(*(world.send(name) for name in "abc"))
+    assert world.log == ["a", "b", "c"]
+    assert "streams get no turns" in caplog.text
+
+
 async def test_stream_that_comes_after_all_others_gets_a_turn() -> None:
     world = World()
     await world.send("first")

@@ -10,6 +10,7 @@ of a second.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from collections.abc import Awaitable, Callable
 MOST_URGENT_S = 0.1
 # The time in seconds after which a waiting stream looks again whether there is urgent work.
 _LOOK_S = 0.001
+_log = logging.getLogger(__name__)
 
 
 def never() -> bool:
@@ -73,7 +75,23 @@ class StreamTurns:
         self._waiting.append((granted, self._clock()))
         if self._giving is None:
             self._giving = asyncio.create_task(self._give_turns())
+            self._giving.add_done_callback(self._giving_ended)
         await granted
+
+    def _giving_ended(self, giving: asyncio.Task[None]) -> None:
+        """Let all waiting streams continue if the task that gives turns was cancelled or has failed. Otherwise these
+        streams would wait forever.
+        """
+        if self._giving is giving:  # A task that is cancelled before its first step executes no `finally`.
+            self._giving = None
+        error = None if giving.cancelled() else giving.exception()
+        if error is not None:
+            _log.error("streams get no turns, and continue at once", exc_info=error)
+        if giving.cancelled() or error is not None:
+            while self._waiting:
+                granted, _ = self._waiting.popleft()
+                if not granted.done():
+                    granted.set_result(None)
 
     def _end_turn(self) -> None:
         self._had_turn = False
