@@ -1,1 +1,3 @@
-"""The parts of a cluster: client, controller, engines, worker, and logs. All parts share the modules of this folder."""
+"""The parts of a cluster: client, controller, engines, worker, and logs. All parts use the modules that lie directly in
+this folder.
+"""

@@ -51,7 +51,7 @@ def profiled(command: Sequence[str], path: str) -> list[str]:
 
 
 def check_profile_memory(launch: cluster_pb2.Controller.LaunchJobRequest) -> None:
-    """Check whether memray can profile the program of a submission that asks for it.
+    """If a submission asks for a memory profile, check that memray can profile its program.
 
     Raises:
         InvalidArgumentError: The command does not run a Python program, or an output has the name of the profile.

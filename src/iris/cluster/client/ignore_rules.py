@@ -153,7 +153,7 @@ def _split(pattern: bytes) -> list[bytes] | None:
 
 
 def _expression(pieces: list[bytes]) -> bytes:
-    """Return a regular expression that takes time in proportion to the length of the path.
+    """Return a regular expression. The time to search it is proportional to the length of the path.
 
     The text between two wildcards of the same kind is searched only once, from the left, in an atomic group. The first
     match is sufficient, because a later match would leave fewer bytes for the rest of the pattern.

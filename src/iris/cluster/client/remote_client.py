@@ -71,7 +71,7 @@ class RemoteClusterClient(
         self.connection.lifetime.pause(check_seconds("seconds", seconds))
 
     def close(self) -> None:
-        """Close the connections. The cluster continues.
+        """Close the connections. The cluster keeps running.
 
         Calls, waits and log streams in other threads end with a `ClientClosedError` within a second. Later calls raise
         the same error. Clients in child processes after a fork stay open.

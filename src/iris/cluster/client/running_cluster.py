@@ -145,7 +145,9 @@ class Here:
         return read_secret(self.state_dir / TOKEN_FILE)
 
     def tls(self) -> ClientTls:
-        """Return the certificate to trust, and the client certificate of the user who has started the cluster."""
+        """Return the TLS settings for calls to the cluster: the certificate to trust, and the client certificate of the
+        user who has started the cluster.
+        """
         return ClientTls(self.tls_cert, str(self.state_dir / PART_FILE) if self.client_ca else "")
 
 

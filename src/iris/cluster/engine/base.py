@@ -179,7 +179,9 @@ class Machine:
     why_avoided: Shortage = NO_SHORTAGE
 
     def suits(self, gang: GangRequest) -> bool:
-        """Return whether the machine accepts slots of the gang, regardless of what is free."""
+        """Return whether the machine may get slots of the gang: it is alive and has the labels that the gang needs. The
+        free capacity is not checked.
+        """
         return self.alive and all(label in self.labels for label in gang.labels)
 
 

@@ -91,6 +91,7 @@ class WorkerProcess:
     async def wait(self) -> None:
         """Wait until the worker and all processes of its attempts have ended.
 
+        A worker ends in these steps:
         1. The worker's process ends.
         2. The worker's reaper ends the attempts and then itself, which frees the worker's lock.
         3. If the reaper was killed too, this engine ends the attempts.

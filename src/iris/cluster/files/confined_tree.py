@@ -93,9 +93,9 @@ class ConfinedTree:
     def locate(self, path: str, *, follow: bool = True, create: bool = False) -> Iterator[tuple[int, str]]:
         """Yield where a path leads: an open directory, and the name of the file in this directory.
 
-        The name is "." if the path leads to the root, or if a link leads to a directory by "..". The named file may be
-        missing. It may also be a link, if another program has just replaced it. Therefore the caller must open it with
-        O_NOFOLLOW.
+        The yielded name is "." if the path leads to the root, or if a link leads to a directory by "..". The named file
+        may be missing. It may also be a link, if another program has just replaced it. Therefore the caller must open
+        the file with O_NOFOLLOW.
 
         Args:
             path: The path, relative to the root.

@@ -19,9 +19,9 @@ _PAGE_BYTES = 1 << 20
 def list_page(tree: ConfinedTree, path: str, *, recursive: bool, page_token: str) -> tuple[list[TaskFile], str]:
     """Return a page of files, and the token of the next page.
 
-    The first file is the file at `path`. Its own links are resolved, so that a link to a directory lists the directory.
-    Links below the directory are listed as links. A directory comes before its contents, and the files of a directory
-    are in the order of their names. Therefore a page can begin after any file, also if files were added or removed.
+    The first file is the file at `path`. If this file is a link to a directory, the directory is listed. Links below
+    the directory are listed as links. A directory comes before its contents, and the files of a directory are in the
+    order of their names. Therefore a page can begin after any file, also if files were added or removed.
 
     Args:
         tree: The directory of the attempt.
@@ -57,7 +57,7 @@ def list_page(tree: ConfinedTree, path: str, *, recursive: bool, page_token: str
 
 
 def describe(path: str, status: os.stat_result, link_target: str = "") -> TaskFile:
-    """Return the message that describes a file."""
+    """Return the protobuf message that describes a file."""
     return TaskFile(
         path=path,
         type=_type_of(status.st_mode),

@@ -132,8 +132,8 @@ class AsyncioDriver(Generic[Server]):
             self._arrivals.put_nowait((None, []))
 
     async def step(self, until: float = math.inf) -> Step:
-        """Open and close streams that are due. If the reader has nothing to do after that, wait for one message or
-        status.
+        """Open the streams and close the streams whose time has come. If the reader has nothing to do after that, wait
+        for one message or status.
 
         Args:
             until: The time on the monotonic clock at which an empty step is returned if nothing has arrived.

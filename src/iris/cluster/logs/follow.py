@@ -101,8 +101,8 @@ class Follow:
     """The state of one reader that follows logs: its progress, its open streams and its retries.
 
     Args:
-        positions: Where the reader starts, by task index.
-        rules: How the reader follows.
+        positions: The position at which the reader starts in the log of each task, by task index.
+        rules: The rules by which the reader follows logs.
         new_pauses: A function that returns the pauses between the tries to read one log.
     """
 

@@ -27,7 +27,9 @@ class Failure(Enum):
 
 
 class Pauses(Protocol):
-    """Pauses between tries that grow from try to try. `iris.system.backoff.Backoff` is one implementation."""
+    """Protocol of an object that returns the lengths of the pauses between tries. `iris.system.backoff.Backoff` is one
+    implementation.
+    """
 
     def next_s(self) -> float:
         """Return the next pause in seconds. Each pause is longer than the pause before."""

@@ -72,7 +72,7 @@ class Progress:
     """The progress of a reader through the attempts of one or several tasks.
 
     Args:
-        positions: Where the reader starts, by task index.
+        positions: The position at which the reader starts in the log of each task, by task index.
         follow: Whether the reader also waits for future attempts. Without `follow`, the reader reads only existing
             attempts.
         one_attempt: Whether the reader wants only the attempts that `positions` names.

@@ -28,7 +28,9 @@ class ReducesByNameError(pickle.PicklingError):
 
 
 class Rebuilt:
-    """A placeholder for an object. `ByValuePickler` pickles the placeholder's reduction."""
+    """A placeholder for an object that cannot be pickled itself. `ByValuePickler` pickles the reduction that the
+    placeholder contains.
+    """
 
     def __init__(self, reduced: Any) -> None:
         self.reduced = reduced

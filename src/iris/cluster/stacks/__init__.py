@@ -1,3 +1,3 @@
-"""Call stacks in messages: tables of frames, and the number of samples with each stack. Worker, controller and client
-import this package. It has only pure code.
+"""Merges call stacks and counts of samples in protobuf messages, with tables of frames. The package is pure. The
+worker, the controller and the client import it.
 """

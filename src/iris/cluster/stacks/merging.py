@@ -19,7 +19,8 @@ class StackCounts:
 
     Attributes:
         table: The frames of the stacks.
-        counts: The number of samples of each stack. A stack is the positions of its frames, the outermost one first.
+        counts: The number of samples of each stack. A stack is a tuple with the positions of its frames in `table`, the
+            outermost frame first.
     """
 
     def __init__(self) -> None:

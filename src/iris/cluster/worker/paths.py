@@ -115,7 +115,9 @@ class AttemptDir:
 
     @property
     def profiled(self) -> Path:
-        """The directory with the memory profile of the attempt, as a directory of outputs."""
+        """The directory that contains the memory profile of the attempt. The worker sends it to the controller like the
+        outputs.
+        """
         return self.path / "profiled"
 
     @property

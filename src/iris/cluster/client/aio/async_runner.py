@@ -50,7 +50,9 @@ class AsyncConnection(Protocol):
         """If this is the connection of a local client, start the client's cluster. Otherwise do nothing."""
 
     def server(self, worker: Worker | None) -> tuple[Any, Peer]:
-        """Return the stub and the description of a worker, or of the controller if `worker` is None."""
+        """Return the stub that calls a worker, and the worker's `Peer`, which has its name and credentials. If `worker`
+        is None, return the stub and the `Peer` of the controller.
+        """
 
     def limit(self, worker: Worker | None) -> asyncio.Semaphore:
         """Return the semaphore that limits how many calls and opening streams the client sends to one server at
@@ -92,7 +94,7 @@ class AsyncRunner:
             await self._close_streams()
 
     async def items(self, operation: ItemOperation[Item, None]) -> AsyncGenerator[Item]:
-        """Make the calls of an operation of the client, and yield the items that the operation returns."""
+        """Carry out an operation, and yield its items, for example log lines."""
         try:
             step = next(operation)
             while True:

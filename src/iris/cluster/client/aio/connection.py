@@ -103,7 +103,7 @@ class AsyncClusterConnection:
         return await AsyncRunner(self).run(operation)
 
     def items(self, operation: ItemOperation[Item, None]) -> AsyncGenerator[Item]:
-        """Make the calls of an operation of the client, and yield the items that the operation returns."""
+        """Carry out an operation, and yield its items, for example log lines."""
         return AsyncRunner(self).items(operation)
 
     def messages(self, opening: OpenStream) -> AsyncGenerator[Any]:
@@ -124,7 +124,9 @@ class AsyncClusterConnection:
         return self._access.timeout_s
 
     def server(self, worker: Worker | None) -> tuple[Any, Peer]:
-        """Return the stub and the description of a worker, or of the controller if `worker` is None."""
+        """Return the stub that calls a worker, and the worker's `Peer`, which has its name and credentials. If `worker`
+        is None, return the stub and the `Peer` of the controller.
+        """
         known = self._known(worker)
         return known.stub, known.peer
 
@@ -214,7 +216,7 @@ class _Server:
 
     Attributes:
         stub: The generated stub.
-        peer: The description of the server, for error messages and tokens.
+        peer: The server's name for error messages, and the token for its calls.
         uid_check: The object that checks that the server belongs to an expected user, if the server runs on this
             machine.
         limit: The semaphore that limits how many calls and opening streams the client sends to the server at once.

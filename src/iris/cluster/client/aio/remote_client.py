@@ -200,7 +200,7 @@ class AsyncClusterClient(AsyncVerbs):
         await self.connection.perform(operation())
 
     async def close(self) -> None:
-        """Close the connections. The cluster continues."""
+        """Close the connections. The cluster keeps running."""
         await self.connection.close()
 
     async def __aenter__(self) -> Self:

@@ -48,7 +48,7 @@ class AttemptRoute:
     or the controller if the client cannot reach the worker.
 
     Args:
-        reachable: Which workers this machine can call directly.
+        reachable: The object that records which workers this machine can call directly.
         task_id: The task.
         attempt: The attempt.
         patience_s: For how many seconds a call is repeated when no server answers.

@@ -32,7 +32,7 @@ class ClusterConnection:
     Attributes:
         address: The base URL of the controller.
         controller: The stub of the controller.
-        peer: The description of the controller, for error messages and tokens.
+        peer: The controller's name for error messages, and the token for its calls.
         reachable: The object that records which workers this machine can call directly.
         credentials: The token of the client.
         lifetime: The object that ends all calls when the client is closed.
@@ -84,7 +84,9 @@ class ClusterConnection:
         return SyncRunner(self, handle)
 
     def server(self, worker: Worker | None) -> tuple[Any, Peer]:
-        """Return the stub and the description of a worker, or of the controller if `worker` is None."""
+        """Return the stub that calls a worker, and the worker's `Peer`, which has its name and credentials. If `worker`
+        is None, return the stub and the `Peer` of the controller.
+        """
         if worker is None:
             return self.controller, self.peer
         known = self.worker(*worker)
@@ -137,7 +139,7 @@ class WorkerConnection:
         uid_check: The object that checks that the worker belongs to an expected user, if the worker runs on this
             machine.
         stub: The stub of the worker.
-        peer: The description of the worker, for error messages and tokens.
+        peer: The worker's name for error messages, and the token for its calls.
     """
 
     def __init__(self, worker_id: str, address: str, transport: HttpTransport, access: ClusterAccess) -> None:
@@ -154,7 +156,8 @@ class WorkerConnection:
 
 
 class ClusterVerbs:
-    """The base class of the client's classes that have methods for the calls of the cluster.
+    """The base class of the classes whose methods call the cluster. Each of these classes has the calls about one
+    subject, such as jobs or logs.
 
     Args:
         connection: The connections of the client.

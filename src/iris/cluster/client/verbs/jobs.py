@@ -236,7 +236,7 @@ class JobVerbs(ClusterVerbs):
 
         Args:
             job_id: The job.
-            data: The next bytes.
+            data: The next bytes of the standard input.
             position: The number of bytes before `data`.
             attempt_id: The attempt that has accepted the bytes before `data`. Default: the newest attempt.
             end: Whether the input ends after `data`.

@@ -65,7 +65,7 @@ class LogVerbs(JobVerbs):
             request: The positions, the filter and the limits, as described in cluster.proto.
 
         Returns:
-            One part for each read. The part of a log that cannot be read has an `error`.
+            One part for each item of `reads` in the request. If a log cannot be read, its part has an `error`.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) A position or the filter is invalid.

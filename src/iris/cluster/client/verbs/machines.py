@@ -1,4 +1,4 @@
-"""Contains the calls about the engine, the workers and the machines of the cluster, and about what tasks use."""
+"""Contains the calls about the engine, the workers, the machines, and the resource usage of tasks."""
 
 from __future__ import annotations
 

@@ -42,7 +42,9 @@ class Connection(Protocol):
         """The timeout of each call in seconds."""
 
     def server(self, worker: Worker | None) -> tuple[Any, Peer]:
-        """Return the stub and the description of a worker, or of the controller if `worker` is None."""
+        """Return the stub that calls a worker, and the worker's `Peer`, which has its name and credentials. If `worker`
+        is None, return the stub and the `Peer` of the controller.
+        """
 
     def answers(self, worker_id: str, address: str) -> bool:
         """Call a worker once, and return whether the worker has answered."""
@@ -77,7 +79,7 @@ class SyncRunner:
                 self._close_streams()
 
     def items(self, operation: ItemOperation[Item, None]) -> Generator[Item]:
-        """Make the calls of an operation of the client, and yield the items that the operation returns."""
+        """Carry out an operation, and yield its items, for example log lines."""
         with closing(operation):
             try:
                 step = next(operation)

@@ -52,6 +52,7 @@ class _Wire:
 def main() -> None:
     """Connect to Ray, then execute commands and report the state until stdin is closed.
 
+    The driver process works in this way:
     1. The first line of stdin contains Ray's address and the arguments of workers.
     2. Commands and queries of Ray run one after the other. A call that hangs delays all later ones.
     """

@@ -4,6 +4,7 @@ A gang is a detached placement group with one detached slot actor (slot_actor.py
 actors are created together. While the group waits, the actors wait as well and hold no resources. A later driver finds
 the group and the actors by name.
 
+Ray's reports decide the states of gangs and slots:
 1. A gang has its slots once Ray reports the group as created. The driver then records the machine of each slot in Ray's
    key-value store, and starts the workers after that. Therefore a group without such a record has never run a worker,
    and missing actors can be created. If the group no longer matches its record, Ray has moved or lost a part of it, and

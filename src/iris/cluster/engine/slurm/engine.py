@@ -62,7 +62,8 @@ class _Gang:
         state: Slurm's word for the state of the job.
         status: The gang's status for the controller.
         is_final: Whether the job has ended and its resources are free.
-        forget_s: The loop time at which a gang that never started is forgotten, so that it is submitted again.
+        forget_s: When a gang that never started is forgotten, so that it is submitted again, in seconds of the event
+            loop's clock.
     """
 
     job_id: str

@@ -1,9 +1,8 @@
 """The program that Slurm runs for each slot of a gang, on the slot's machine. The program runs the slot's worker.
 
-The file gang_process.py describes the program's standard input. The program on the job's first machine reads the
-output. SIGTERM ends the worker gracefully: the worker ends its tasks and uploads its logs. SIGUSR2 ends all processes
-at once and still removes the scratch directory. After SIGKILL, the next slot process on the machine removes that
-directory.
+The program gang_process.py writes the standard input of this program and reads its output. SIGTERM ends the worker
+gracefully: the worker ends its tasks and uploads its logs. SIGUSR2 ends all processes at once and still removes the
+scratch directory. After SIGKILL, the next slot process on the machine removes that directory.
 """
 
 from __future__ import annotations

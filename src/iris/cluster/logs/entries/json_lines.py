@@ -14,7 +14,7 @@ def json_objects(entries: Sequence[LogEntry], encoder: json.JSONEncoder, *, with
 
     Args:
         entries: Lines of one attempt and source that were captured together, or one partial line, or one gap.
-        encoder: Encodes the text of the lines.
+        encoder: The object that encodes the text of the lines as JSON.
         with_job: Whether each object begins with the id of the job.
     """
     first = entries[0]

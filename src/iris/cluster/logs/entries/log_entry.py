@@ -25,7 +25,7 @@ class EntryOrigin:
 
     Attributes:
         ended: Whether the attempt has ended, so that no later entry can continue a partial line.
-        others: The positions of the other tasks, in a stream of several tasks.
+        others: The positions in the logs of the other tasks, if the stream reads several tasks.
     """
 
     __slots__ = (
@@ -93,7 +93,7 @@ class LogEntry:
 
     @property
     def gap_notice(self) -> str:
-        """The description of a gap, with the task, for a message beside the lines."""
+        """A description of the gap that also names the task, for a message to the user."""
         return f"task {self.task_index}: {self._describe_gap()}"
 
     @property
@@ -154,7 +154,9 @@ class LogEntry:
         return self._origin
 
     def set_other_positions(self, others: OtherPositions) -> None:
-        """Set the positions of the other tasks of the stream, for the cursors of all entries of the same record."""
+        """Set the positions in the logs of the stream's other tasks. The cursors of all entries of the same record
+        contain these positions.
+        """
         self._origin.others = others
 
     def with_earlier_parts(self, parts: Sequence[LogEntry]) -> LogEntry:

@@ -66,7 +66,7 @@ def reported_as_os_error(path: Path) -> Iterator[None]:
 
 
 class Databases:
-    """The open databases of one process, from which its readers read. Threads may share an instance."""
+    """The databases of folded logs that one process has opened to read logs. Threads may share an instance."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -36,7 +36,7 @@ class PartsRequest:
 
     Attributes:
         reads: Which parts of which logs the caller wants.
-        selection: Selects lines.
+        selection: The object that selects lines of the logs.
         limits: The limits of each part.
 
     Raises:

@@ -114,7 +114,7 @@ def read_part_steps(
         directory: The directory of the log.
         writer: The log's writer if this process writes the log or has written it; None if another process has written
             it.
-        selection: Selects lines.
+        selection: The object that selects lines of the log.
         place: Where the part begins, or ends if `backwards` is set. None stands for the beginning or the present end.
         limits: The limits of the part.
         backwards: Whether to read the lines before the place.
@@ -134,11 +134,11 @@ def read_part_steps(
 
 
 class _Range(NamedTuple):
-    """What was read from a range of positions in a log.
+    """The selected lines of a range of a log, and the place at which the range ends.
 
     Attributes:
         records: The selected lines.
-        begin: The position after the lines that were left out for their size; None if no lines were left out.
+        begin: The position after the lines that were left out because of their size; None if no lines were left out.
         end: The position after the last record that was read.
         offsets: For each source, where the next line begins.
         at_end: Whether the log ends here.

@@ -29,7 +29,9 @@ _MOST_LOGS = 32
 
 
 class StartPoints:
-    """The points that readers of one log have passed. Several threads may use an instance."""
+    """Stores points of one log that readers have passed, and at which other readers can start. Several threads may use
+    an instance.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,7 +59,7 @@ class StartPoints:
 
 
 class _Cache:
-    """A cache of the points of the logs that were read last."""
+    """A cache of the stored points of the logs that were read last. A point is a place at which a reader can start."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -98,7 +100,7 @@ class LogStarts:
         self._stored = None if writer is not None else _cache.points(directory)
 
     def before(self, position: int) -> Point:
-        """Return a point before a position, or the start of the log.
+        """Return a point at which a reader can start before a position, or the start of the log.
 
         The returned point never lies at the given position itself, because a line may begin before the position and
         continue after it. A reader that starts exactly at the position would leave out the first piece of this line.

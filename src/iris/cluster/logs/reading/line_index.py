@@ -26,8 +26,8 @@ class LineBlock(NamedTuple):
         timestamp_ms: When the lines were completed.
         offset: Where in the source the first line begins.
         data: The lines with their newlines. Bytes after the last newline are a piece of a line.
-        counted: Whether the lines have numbers. Only one block has no number: the beginning of a line whose end is
-            missing, because records were lost after they were written.
+        counted: Whether the lines have numbers. Lines have no numbers only if the block is the beginning of a line
+            whose end is missing, because records were lost after they were written.
     """
 
     number: int

@@ -30,8 +30,8 @@ LogIdentity = tuple[str, int, int, int, int]
 
 
 class LineNumbers:
-    """Stores how many lines of one log end before each of some places. These places are called points. Several threads
-    may use an instance.
+    """Stores line numbers of one log: for some places in the log, called points, how many lines end before the place.
+    Several threads may use an instance.
     """
 
     def __init__(self) -> None:

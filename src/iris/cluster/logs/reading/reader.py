@@ -146,6 +146,7 @@ class LogReader:
         """Return whole records, and the place at which they begin; None if nothing more can be read now. Used by
         `read`.
 
+        A chunk is read in these steps:
         1. Note what can be read now. The tip is noted before the segments, so that the segments reach up to the tip.
         2. Find the segment of the position, or the oldest one if that segment was dropped. A segment that is open is
            read to its end, even if it was dropped meanwhile.

@@ -46,7 +46,9 @@ class Selection:
         self._is_reached = False
 
     def lines(self, block: LineBlock) -> Iterator[tuple[int, int, int]]:
-        """Yield the selected lines of a block: the number, the beginning, and the end with the newline."""
+        """Yield three values for each selected line of a block: its number, the index of its first byte, and the index
+        after its newline.
+        """
         start_line = self.start.line
         if not self._is_reached and block.counted and block.number >= start_line:
             self._is_reached = True
@@ -89,7 +91,8 @@ def find_tail(
         directory: The directory of the log.
         writer: The log's writer if this process writes the log or has written it; None if another process has written
             it.
-        extent: The points and the end of the log at the beginning of the search.
+        extent: The part of the log that exists at the beginning of the search, with the points at which a reader can
+            start.
         log_filter: The filter, whose `tail` is the number of wanted lines.
         offsets: Lines that begin before these offsets do not count.
         start_line: Lines before this number do not count.

@@ -22,7 +22,8 @@ def refused_log(task_index: int, attempt_id: int, error: Exception) -> StreamTas
 
 
 def reason_on_wire(error: Exception) -> str | None:
-    """Return the name of the wire's reason for an error. An error that is not an `IrisError` has the reason `INTERNAL`.
+    """Return the name of an error's reason in protobuf messages. An error that is not an `IrisError` has the reason
+    `INTERNAL`.
 
     Return None for a reason that this release does not know, because such a reason cannot be encoded. The server that
     has sent it may run a later release.

@@ -30,6 +30,7 @@ async def stream_logs(
 ) -> AsyncGenerator[StreamTaskLogsResponse]:
     """Yield the records of the logs. With `follow`, also yield the records that the attempts still write.
 
+    A stream has these steps:
     1. Send an empty message at once, because the headers of the response wait for the first message.
     2. Send a chunk for each pending log, until the log was read to its end. Before each read, check whether the attempt
        is final. The whole log of a final attempt is on disk, so an empty read means the end.

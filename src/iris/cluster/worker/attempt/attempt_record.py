@@ -216,7 +216,7 @@ class Attempt:
         return message
 
     def build_metrics(self) -> cluster_pb2.BuildMetrics:
-        """Return the times of the attempt's preparation as a message."""
+        """Return a protobuf message with the times of the attempt's preparation."""
         return cluster_pb2.BuildMetrics(
             build_started_ms=self.build_started_ms,
             build_finished_ms=self.build_finished_ms,

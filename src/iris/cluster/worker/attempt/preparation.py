@@ -124,7 +124,7 @@ class AttemptPreparer:
         return answer.item
 
     async def _fetch(self, attempt: Attempt, method: Any, request: Any) -> Any:
-        """Call the controller for a part of an attempt, and return the answer.
+        """Call the controller to fetch data that an attempt needs, and return the answer.
 
         The call is repeated until the controller answers or the attempt is stopped, because an attempt must not fail
         when its controller does not answer.

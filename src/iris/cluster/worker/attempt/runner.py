@@ -111,6 +111,7 @@ class AttemptRunner:
     async def run(self, attempt: Attempt, entrypoint: bytes, hosts: str) -> None:
         """Run an attempt until it ends, and report the end in every case.
 
+        An attempt runs in these steps:
         1. Prepare the ports, the working directory, the workspace and the entrypoint. An attempt that is stopped during
            the preparation ends here.
         2. Start the process and report that the attempt runs.

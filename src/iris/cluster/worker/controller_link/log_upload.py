@@ -207,6 +207,7 @@ class LogUpload:
         """Upload all logs up to their present ends. Records that are written during the upload are left for the next
         call.
 
+        The upload has these steps:
         1. Read a part of each log with new records, until one call is full.
         2. Send the parts. If the call fails, repeat the upload of these logs after a pause.
         3. Repeat with the logs that did not fit into the call, and with logs that have received new records. Logs from
@@ -326,6 +327,7 @@ def _read_pieces(logs: Sequence[_PendingLog]) -> tuple[list[_SentPart], list[_Pe
 def _read_piece(log: _PendingLog, max_bytes: int) -> _SentPart | None:
     """Return the next part of a log; None if the log has no more records now.
 
+    The parts of a log follow these rules:
     1. Read the log's end before anything else. If the end exists, all records of the log are on disk.
     2. If the controller requests records that were dropped or cannot be read, continue with the next segment.
     3. Send the end together with the last records of a closed log. A log of an earlier worker process may have no end.

@@ -1,8 +1,9 @@
 """One exec session: a command that a client has started in an attempt.
 
+A session has these steps:
 1. The channel CONTROL brings the command. `run` starts the command and waits for its end.
-2. The channels STDIO and STDERR are joined to the command's pipes, or to its terminal. The worker reads the output no
-   faster than the client, so a slow client makes the command wait.
+2. The channels STDIO and STDERR are connected to the command's pipes, or to its terminal. The worker reads the output
+   no faster than the client, so a slow client makes the command wait.
 3. The session ends when the command ends. The worker ends a session earlier when its client is gone, and at the limits
    of the cluster: first with SIGHUP, and with SIGKILL `hang_up_s` seconds later. When the attempt ends, the worker
    kills the session at once.

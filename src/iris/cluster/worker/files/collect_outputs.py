@@ -36,9 +36,7 @@ Response = cluster_pb2.Controller.StoreOutputsResponse
 
 
 class _NotSentError(Exception):
-    """An error: the controller has refused a call for a reason that does not pass. The error text comes from the
-    controller.
-    """
+    """An error: the controller has refused a call, and a retry has no use. The error text comes from the controller."""
 
 
 class OutputCollector:

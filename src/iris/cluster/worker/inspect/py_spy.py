@@ -1,7 +1,7 @@
 """Runs py-spy, with a deadline and a limited number of processes.
 
-py-spy reads the memory of a process and does not stop the process (`--nonblocking`). Therefore a reading can be
-inconsistent while the process is busy. Such a reading is repeated.
+py-spy reads the memory of a process and does not stop the process (`--nonblocking`). If the process is busy, py-spy may
+read inconsistent data and fail. In this case, py-spy is run again.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class PySpy:
 
         Args:
             pid: The process.
-            counts: The sums, to which the samples are added.
+            counts: The counts of samples, to which the new samples are added.
             job_id: The job of the process. Each job gets an equal share of the runs of py-spy.
             seconds: How long to sample.
             rate: The samples per second.

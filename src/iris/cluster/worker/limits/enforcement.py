@@ -5,10 +5,10 @@ the kernel enforces the limits at every moment. Otherwise, the worker measures e
 an attempt that uses too much. Both ways kill all processes of the attempt, because a program that has lost some of its
 processes rarely ends by itself.
 
-Limits of the system (setrlimit) cannot limit an attempt. RLIMIT_AS and RLIMIT_DATA count the address space of each
-single process, and CUDA, the JVM and many allocators reserve address space without using it. RLIMIT_NPROC counts all
-processes of the user, including the processes of the worker and of other attempts, and does not limit root. Linux
-ignores RLIMIT_RSS.
+The limits of setrlimit are not used, because they cannot limit a whole attempt. RLIMIT_AS and RLIMIT_DATA count the
+address space of each single process, and CUDA, the JVM and many allocators reserve address space without using it.
+RLIMIT_NPROC counts all processes of the user, including the processes of the worker and of other attempts, and does not
+limit root. Linux ignores RLIMIT_RSS.
 """
 
 from __future__ import annotations

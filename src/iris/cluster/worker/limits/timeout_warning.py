@@ -77,8 +77,9 @@ class TimeoutWarnings:
         self._allocation_end_s = allocation_end_s
 
     def start(self, attempt: Attempt) -> asyncio.Task[None] | None:
-        """Start to wait for the time of the warning. The caller cancels the returned task when the attempt has ended.
-        Return None if the job asks for no warning, or if the attempt has no known time limit.
+        """Start an asyncio task that waits for the time of the warning, and then sends the warning. The caller cancels
+        the returned task when the attempt has ended. Return None if the job asks for no warning, or if the attempt has
+        no known time limit.
         """
         warning_s = attempt.request.timeout_warning_seconds
         if not warning_s:
@@ -92,7 +93,9 @@ class TimeoutWarnings:
         return asyncio.create_task(self._warn(attempt, limit, limit.end_s - warning_s))
 
     async def _warn(self, attempt: Attempt, limit: TimeLimit, due_s: float) -> None:
-        """Send the signal at `due_s`. If no process handles the signal, try again until the attempt ends."""
+        """Send SIGUSR1 to the attempt's processes at the time `due_s`. If no process handles the signal, try again
+        until the attempt ends.
+        """
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
         is_noted = False
         while attempt.process is not None:

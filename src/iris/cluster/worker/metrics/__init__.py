@@ -1,1 +1,1 @@
-"""The figures of a worker for Prometheus. Only the worker's wiring imports this package."""
+"""The metrics of a worker for Prometheus. Only the worker's wiring imports this package."""

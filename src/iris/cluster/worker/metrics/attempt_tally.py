@@ -23,7 +23,7 @@ class LogBytes(NamedTuple):
     dropped: int = 0
 
     def plus(self, log: LogWriter) -> LogBytes:
-        """Return the sum with the bytes of one more log."""
+        """Return these numbers of bytes plus the bytes of one more log."""
         dropped = log.missing - log.lost
         return LogBytes(self.written + sum(log.offsets), self.lost + log.lost, self.dropped + dropped)
 

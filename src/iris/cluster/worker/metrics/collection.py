@@ -79,7 +79,7 @@ class WorkerMetrics:
 
     Attributes:
         calls: The tally of the worker's calls.
-        process: The figures of the process.
+        process: The metrics of the worker's process.
         text: The metrics as text, for Prometheus.
     """
 

@@ -133,6 +133,7 @@ class AttemptProcess:
         """Wait until no process of the attempt is left and all output is captured. Return how the main process has
         ended.
 
+        An attempt ends in these steps:
         1. Wait until the main process exits. The main process stays a zombie until step 3, so no other process gets its
            group id.
         2. Kill the rest of the process group. In the same way, a container ends when its first process exits.

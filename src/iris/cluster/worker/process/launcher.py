@@ -125,7 +125,7 @@ class Launcher:
         return _collected(status, usage)
 
     def close(self) -> None:
-        """End the launcher. Attempts continue as children of this process."""
+        """End the launcher. Attempts keep running as children of this process."""
         self._connection.close()
 
     async def _ask(self, message: Mapping[str, Any], streams: Sequence[int] = ()) -> dict[str, Any]:

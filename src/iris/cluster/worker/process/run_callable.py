@@ -80,8 +80,8 @@ def main() -> None:
 def _allow_stacks_of_forks() -> None:
     """Let forked processes of this task, such as those of `multiprocessing`, allow the worker to read their stacks.
 
-    This is needed only under Yama's setting 1. The kernel keeps the tracer of this process, which the launcher has set,
-    but does not pass it on to forked processes (`iris.cluster.worker.process.tracing`).
+    The permission is needed only under Yama's setting 1. The kernel keeps the tracer of this process, which the
+    launcher has set, but does not pass it on to forked processes (`iris.cluster.worker.process.tracing`).
     """
     try:
         with open("/proc/sys/kernel/yama/ptrace_scope") as file:

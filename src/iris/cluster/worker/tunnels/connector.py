@@ -18,8 +18,8 @@ class NotConnectedError(Exception):
     """A channel could not be connected.
 
     Attributes:
-        code: The reason, as a code for programs.
-        text: The reason, as a text for people.
+        code: Why the channel could not be connected, as a code for programs.
+        text: Why the channel could not be connected, as a text for people.
     """
 
     def __init__(self, code: ChannelReset, text: str) -> None:
@@ -54,4 +54,4 @@ class Connector(Protocol):
         """
 
     def tunnel_closed(self, tunnel: OpenedTunnel) -> None:
-        """Release what belongs to a tunnel that was closed, or whose client has not come back."""
+        """Release the resources of a tunnel that was closed, or whose client has not come back."""

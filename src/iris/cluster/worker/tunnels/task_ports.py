@@ -1,8 +1,8 @@
 """Decides which ports of an attempt a client may reach, and connects to them.
 
-A client may reach two kinds of ports: those that the job requested at its submission, and those on which a process of
-the attempt listens. All other ports are refused. Otherwise a client could use a tunnel to reach the network of the
-cluster, or the programs of other users on the same machine. The connection always leads to this machine.
+A client may reach the ports that the job requested at its submission, and the ports on which a process of the attempt
+listens. All other ports are refused. Otherwise a client could use a tunnel to reach the network of the cluster, or the
+programs of other users on the same machine. The connection always leads to this machine.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def list_webhooks() -> Operation[list[cluster_pb2.Controller.WebhookStatus]]:
 
 
 class _EventWatch(Watch[Event]):
-    """A watch of events, which continues after the last received cursor."""
+    """Watches events. After a lost connection, the watch continues after the last event that it has received."""
 
     def __init__(
         self,

@@ -92,7 +92,7 @@ class Watch(Generic[Item]):
         self._is_silence_told = False
 
     def states(self) -> ItemOperation[Item, None]:
-        """Yield the items of the stream, up to the last item."""
+        """Yield the items of the watch until the watch is over, and open a broken stream again."""
         end = time.monotonic() + self._timeout_s
         if self._timeout_s < _SHORTEST_WAIT_S and (yield from self._ask_once()):
             return

@@ -66,7 +66,7 @@ def watch_jobs(
 
 
 class JobListState:
-    """The list of jobs, to which the messages of a stream are applied.
+    """Keeps the list of jobs up to date by the messages of a stream.
 
     Args:
         newest_first: Whether the newest job comes first.
