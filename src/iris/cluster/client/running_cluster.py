@@ -169,7 +169,7 @@ def find_here(address: str) -> Here | None:
             return None
         files = record.get("tls_cert", ""), record.get("client_ca", "")
         return Here(Path(record["state_dir"]), *files, record.get("engine", "local"))
-    except (ValueError, TypeError, KeyError, AttributeError):  # The file is not a valid record and is ignored.
+    except (ValueError, TypeError, KeyError, AttributeError):  # The record of `iris up` is invalid, and is ignored.
         return None
 
 

@@ -271,7 +271,9 @@ def _read_rules(file: Path, above: bytes) -> tuple[Rule, ...]:
 def _is_virtual_environment(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir() and os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
-    except OSError:  # The path has a cycle of links, or a folder that this user may not enter.
+    # This user may not enter a folder in the path, or its links form a cycle. Such a folder does not count as a virtual
+    # environment.
+    except OSError:
         return False
 
 

@@ -84,7 +84,8 @@ class WorkerProcess:
     def _controller_file(self) -> str:
         if self._identity is not None and self._identity.controller_file:
             return self._identity.controller_file
-        # An old version of the worker did not write the path of this file into its identity.
+        # The identity file of a worker of an old version does not contain the path. Therefore the path is read from the
+        # command line of the worker.
         words = command_line(self._pid)
         return words[words.index("--controller-file") + 1]
 

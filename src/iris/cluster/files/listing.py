@@ -100,7 +100,7 @@ def _below(directory: int, begin: Sequence[str], after: Sequence[str]) -> Iterat
             try:
                 fd = os.open(name, OPEN_DIRECTORY, dir_fd=directory)
             except OSError:
-                continue  # The task may have replaced the directory, or may have removed the permission to read it.
+                continue  # The contents are left out if the task has replaced the directory, or has made it unreadable.
             try:
                 yield from _below(fd, path, after[1:] if is_listed else ())
             finally:

@@ -25,7 +25,7 @@ GAP = 0x10  # The number that is added to the index of a source to get the kind 
 
 MAX_PAYLOAD = 1 << 20  # The most bytes of one captured record. A longer read becomes several records.
 
-# The number of bytes of each source: stdout, stderr and build.
+# A number of bytes for each source, in the order stdout, stderr, build.
 Offsets = tuple[int, int, int]
 BEGINNING: Offsets = (0, 0, 0)
 

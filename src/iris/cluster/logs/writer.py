@@ -300,7 +300,7 @@ class LogWriter:
         try:
             self._fd = os.open(path, flags, 0o666)
         # The log's directory may be missing, because a user removed it, or because the disk was full when the log was
-        # created.
+        # created. Therefore the directory is created again.
         except FileNotFoundError:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, flags, 0o666)
@@ -326,7 +326,7 @@ class LogWriter:
         try:
             (self._directory / oldest.segment_name).unlink()
         except FileNotFoundError:
-            pass  # Another process may already have removed the file of the dropped segment.
+            pass  # The file may be missing, because another process has removed it. There is nothing left to do.
         except OSError as error:
             _log.warning("cannot remove the oldest of the log %s: %s", self._directory, error)
 

@@ -68,4 +68,4 @@ def read_trailer(data: bytes) -> Trailer | None:
         modules = {name: ModuleSource(**source) for name, source in fields["modules"].items()}
         return Trailer(modules, fields["lines"], fields["shared"])
     except (zlib.error, ValueError, TypeError, KeyError, AttributeError):
-        return None  # The last bytes of the pickle only look like a trailer.
+        return None  # The pickle has no trailer, although its last bytes look like the end of a trailer.

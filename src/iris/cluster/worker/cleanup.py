@@ -155,7 +155,8 @@ def _times(path: Path) -> Iterable[float]:
 
 def _unlink(paths: Iterable[Path]) -> None:
     for path in paths:
-        with contextlib.suppress(OSError):  # The file may be missing, because its directory was removed meanwhile.
+        # Errors are ignored, because the directory of the file may have been removed meanwhile.
+        with contextlib.suppress(OSError):
             path.unlink()
 
 

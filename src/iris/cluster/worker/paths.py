@@ -170,7 +170,7 @@ class WorkerDir:
         self._logs = logs
         make_private(root)
         for leftover in ((root / "discarded"), *(root / "bundles").glob(".*")):
-            # These directories remain if an earlier worker process was killed while it removed or unpacked them.
+            # Remove the directories that an earlier worker process was removing or unpacking when it was killed.
             shutil.rmtree(leftover, ignore_errors=True)
 
     @property

@@ -136,7 +136,7 @@ def get_job_status(
     answer: cluster_pb2.Controller.GetJobStatusResponse
     answer = yield Call("get_job_status", request, max(_SHORTEST_TIMEOUT_S, end - time.monotonic()))
     if request.without_tasks:
-        del answer.job.tasks[:]  # A server of an earlier release ignores `without_tasks` and sends the tasks.
+        del answer.job.tasks[:]  # A server of an earlier release sends the tasks anyway, so they are removed here.
     elif answer.next_page_token:
         left_s = max(_SHORTEST_TIMEOUT_S, end - time.monotonic())
         rest = yield from _list_tasks(request.job_id, answer.next_page_token, left_s)

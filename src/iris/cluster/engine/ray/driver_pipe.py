@@ -202,7 +202,7 @@ class RayPipe:
                 if reading.done():
                     line = await reading
                     if not line.endswith(b"\n"):
-                        return  # The line is incomplete, because the driver process died while it wrote the line.
+                        return  # The driver process died while it wrote this line. The caller restarts the process.
                     self._silent_s = 0.0
                     self._handle(json.loads(line))
                     reading = asyncio.create_task(process.stdout.readline())
@@ -262,6 +262,7 @@ def driver_environment(env: Mapping[str, str]) -> dict[str, str]:
     if "RAY_AUTH_MODE" not in changed:
         has_token = any(name in changed for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
         file = Path(changed.get("HOME", os.path.expanduser("~"))) / ".ray" / "auth_token"
-        # Ray uses a token if one exists. The mode is set here because Ray would otherwise create a missing token.
+        # By default, Ray creates a token if none exists. Therefore the environment allows Ray a token only if one
+        # exists.
         changed["RAY_AUTH_MODE"] = "token" if has_token or file.exists() else "disabled"
     return changed

@@ -141,7 +141,8 @@ def _follow(srun: subprocess.Popen[bytes], slots: int, nodes: str, writer: _Comm
             writer.write(comment)
         if writer.is_over and not ending:
             ending = True
-            srun.send_signal(END_NOW)  # srun forwards the signal to the machines without a call to slurmctld.
+            # srun passes the signal on to the slots on all machines, and slurmctld is not needed for this.
+            srun.send_signal(END_NOW)
     return comment
 
 

@@ -131,7 +131,7 @@ def _last_words(path: Path) -> str:
 
 
 def _report(what: str, rank: int, text: str) -> None:
-    # Writing fails if the program that reads the output has ended, because the Slurm job is being ended.
+    # The program that reads the output may have ended, because the Slurm job is being ended. Then the error is ignored.
     with contextlib.suppress(OSError):
         os.write(1, f"{what} {rank} {' '.join(text.split())}\n".encode())
 

@@ -218,7 +218,8 @@ class LogReader:
             if opened is None:
                 self._continue_at(following, self._reasons.of_dropped())
                 return _Step.AGAIN
-            # The segment is not listed any more, because the writer has dropped it while this reader was reading it.
+            # The writer has dropped the open segment from the listing. The reader reads the open segment to its end
+            # anyway.
             current = opened.start
         if opened is None or opened.start != current:
             step = self._enter_segment(current, around, final)
@@ -253,7 +254,8 @@ class LogReader:
         if opened is not None:
             return self._enter(opened) or _Step.ENTERED
         if self._list(final) is not around.segments:
-            # The file is missing, because the segment was dropped after the segments of the log were listed.
+            # The segment was dropped after the segments were listed. Therefore the reader tries again with the new
+            # list.
             return _Step.AGAIN
         reason = self._reasons.of_segment()
         if following is not None:
@@ -406,7 +408,7 @@ class LogReader:
             else:
                 source_id = kind
             if at[source_id] != offset:
-                break  # After a failed write, the file may contain a record that is valid but has a wrong offset.
+                break  # The record counts as damaged. A failed write may leave a valid record with a wrong offset.
             if kind > LAST_SOURCE:
                 self.missing += max(0, min(length, offset + length - wanted[source_id]))
             at[source_id] = offset + length

@@ -158,7 +158,7 @@ class _Members:
             ResourceExhaustedError: There are too many members, or they are too large.
         """
         self._count += 1
-        self._bytes += abs(member.size)  # A broken header can claim a negative size.
+        self._bytes += abs(member.size)  # `abs` is needed because a broken header can claim a negative size.
         if self._count > self._max_members:
             raise self._too_many()
         if self._bytes > MAX_WORKSPACE_BYTES:
@@ -261,7 +261,7 @@ def _extract(blob: bytes, into: Path, max_members: int) -> None:
     except IrisError:
         raise
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
-        # tarfile raises ValueError for some broken headers.
+        # ValueError is caught because tarfile raises it for some broken headers.
         raise InvalidArgumentError(f"the workspace cannot be unpacked, expected a gzipped tar: {error}") from error
     members.check_links()
     for name, target in members.links.items():

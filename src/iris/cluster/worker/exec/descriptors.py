@@ -46,7 +46,7 @@ class DescriptorReader:
                     break
                 await self._until_readable()
                 continue
-            except OSError:  # The error EIO means that no process has the terminal open any more.
+            except OSError:  # No process has the terminal open any more (EIO), so the output has ended.
                 break
             if data:
                 self._on_bytes()
@@ -121,7 +121,8 @@ class DescriptorWriter:
             except BlockingIOError:
                 await self._until_writable()
                 continue
-            except OSError:  # The write fails if no process has the other end of the pipe open any more.
+            # No process has the other end of the pipe open any more, so the rest of the input is dropped.
+            except OSError:
                 break
             self._rest = self._rest[written:]
             self._on_bytes()

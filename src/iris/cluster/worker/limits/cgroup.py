@@ -122,9 +122,11 @@ class Cgroup:
             _write(f"{self._path}/pids.max", str(processes))
         if memory_bytes:
             _write(f"{self._path}/memory.max", str(memory_bytes))
-            with contextlib.suppress(OSError):  # The file memory.swap.max is missing if the kernel has no swap.
+            # The error is ignored, because a kernel without swap has no file memory.swap.max.
+            with contextlib.suppress(OSError):
                 _write(f"{self._path}/memory.swap.max", "0")
-        with contextlib.suppress(OSError):  # Linux before 4.19 does not have the file memory.oom.group.
+        # The error is ignored, because Linux before 4.19 has no file memory.oom.group.
+        with contextlib.suppress(OSError):
             _write(f"{self._path}/memory.oom.group", "1")
 
     def enter(self, pid: int) -> None:
@@ -247,8 +249,8 @@ def _read(path: str) -> str:
         with open(path) as file:
             return file.read()
     except OSError:
-        # The file is missing on systems other than Linux, on systems without cgroups of version 2, and if the cgroup
-        # controller for this limit is not enabled.
+        # A missing file counts as empty. It is missing on systems other than Linux, on systems without cgroups of
+        # version 2, and if the cgroup controller for this limit is not enabled.
         return ""
 
 

@@ -117,7 +117,9 @@ class Launcher:
         try:
             return Collected(**await self._ask({"collect": pid}))
         except ConnectionError:
-            pass  # The launcher has ended, so its children are now children of this process.
+            # The launcher has ended. Its children are now children of this process, so this process collects the status
+            # itself.
+            pass
         try:
             _, status, usage = os.wait4(pid, 0)  # noqa: ASYNC222 - The process has ended, so the call returns at once.
         except ChildProcessError:  # On a system without subreapers, the process has become a child of another process.

@@ -261,7 +261,7 @@ def _show_error(error: BaseException) -> None:
     if sys.excepthook is not sys.__excepthook__ or sys.stderr is None:
         sys.excepthook(type(error), error, error.__traceback__)
         return
-    # Printing a traceback may fail, for example if the standard error is closed.
+    # Errors are ignored, because printing fails if the standard error is closed.
     with contextlib.suppress(OSError, ValueError):
         traceback.print_exception(error)
 

@@ -80,7 +80,8 @@ def run_inputs(tools: Any, entrypoint: str, result: str, pickled_by: str, path: 
         os.close(read_end)
         start = next((i for i, outcome in enumerate(outcomes) if outcome is None), len(inputs))
         if not is_ready:
-            # The callable could not be loaded. The child process has written the reason into the failure files.
+            # The child process could not load the callable, and has written the reason into the failure files.
+            # Therefore the task ends in the same way.
             _end_like(status)
         if start < len(inputs):
             failures[start] += 1
@@ -222,7 +223,8 @@ def _frames(pid: int, descriptor: int) -> Any:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     ended = -1
-    # A kernel without `pidfd_open` cannot report the end of a process by a descriptor.
+    # Without `pidfd_open`, the system cannot report the end of a process by a descriptor. In this case, only the pipe
+    # is polled.
     with contextlib.suppress(AttributeError, OSError):
         ended = os.pidfd_open(pid)
         poll.register(ended, select.POLLIN)

@@ -200,7 +200,7 @@ def _try_lock(directory: Path) -> int | None:
     try:
         return try_lock(directory / "lock")
     except FileNotFoundError:
-        return None  # The directory may be missing, because a fork server that is ending has just removed it.
+        return None  # A fork server that is ending may have just removed the directory. Then there is no lock.
 
 
 def remove(directory: Path) -> None:

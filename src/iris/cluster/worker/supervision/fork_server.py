@@ -92,8 +92,7 @@ class ForkServer:
         """Fork workers until no worker was running for `IDLE_S` seconds, or until a process requests the end of the
         fork server.
         """
-        # These directories were left by a fork server that was killed. The kernel has killed the workers of that fork
-        # server.
+        # Remove the directories that a killed fork server has left. The kernel has killed its workers together with it.
         for left in self._directory.iterdir():
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)

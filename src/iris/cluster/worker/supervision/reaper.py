@@ -72,7 +72,7 @@ def is_marked(pid: int, prefix: str) -> bool:
         with open(f"/proc/{pid}/environ", "rb") as file:
             variables = file.read().split(b"\0")
     except OSError:
-        return False  # The environment of a process that has ended, or that belongs to another user, cannot be read.
+        return False  # The process has ended, or belongs to another user. It does not count as a process of an attempt.
     marks = next((variable[len(name) :] for variable in variables if variable.startswith(name)), None)
     if marks is None:
         return False  # Without this check, an empty prefix would match every process of this machine.
@@ -234,4 +234,4 @@ def orphans(known: set[int]) -> list[int]:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             return [int(pid) for pid in file.read().split() if int(pid) not in known]
     except OSError:
-        return []  # The file `children` is missing in /proc if the kernel was built without CONFIG_PROC_CHILDREN.
+        return []  # A kernel without CONFIG_PROC_CHILDREN has no file `children`, and the children are not known.

@@ -60,7 +60,8 @@ def own_sockets(pids: Iterable[int], inodes: Iterable[int]) -> set[int]:
     for pid in pids:
         try:
             descriptors = os.listdir(f"/proc/{pid}/fd")
-        except OSError:  # The descriptors of a process that has ended, or that belongs to another user, cannot be read.
+        # A process that has ended, or that belongs to another user, is skipped, because its descriptors cannot be read.
+        except OSError:
             continue
         for descriptor in descriptors:
             try:
