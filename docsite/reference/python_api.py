@@ -332,8 +332,8 @@ def _async_section(name: str, cls: Any, sync: str, titles: dict[str, str]) -> li
     parts = [f"## {name}", *_blocks(doc, titles)]
     parts.append(
         wrapped(
-            f"Each method has the arguments, results and errors of the method of [`{sync}`](#{anchor(sync)}) with the"
-            " same name. The table shows which methods are coroutines."
+            f"The methods of `{name}` have the same arguments, results and errors as the methods of"
+            f" [`{sync}`](#{anchor(sync)}). The table shows `await` before the names of coroutines."
         )
     )
     parts.append(table(("call", "what it does"), rows))

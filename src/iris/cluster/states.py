@@ -71,12 +71,12 @@ def _check_state(state: object) -> int:
 class State(StrEnum):
     """The base class of `JobState` and `TaskState`.
 
-    A state is text. It compares equal with its name (`"RUNNING"`), with its name in other letters (`"running"`), with
-    its name in messages (`"JOB_STATE_RUNNING"`), and with its number in messages (`cluster_pb2.JOB_STATE_RUNNING`). A
-    comparison with a text that names no state gives an `UnknownStateWarning`, because such a comparison is always
-    False. If a state is the key of a dict, only its name in upper case finds the entry.
+    A state is a `str`. It compares equal with its name in any letter case (`"RUNNING"`, `"running"`), with its name in
+    messages (`"JOB_STATE_RUNNING"`), and with its number in messages (`cluster_pb2.JOB_STATE_RUNNING`). A comparison
+    with a text that names no state gives an `UnknownStateWarning`, because such a comparison is always False. If a
+    state is the key of a dict, only its name in upper case finds the entry.
 
-    `JobState(x)` returns the state for its number in messages, or for its name in any of the forms above, for example
+    `JobState(x)` and `TaskState(x)` return the state whose name or number is `x`, in any of these forms, for example
     `JobState("running")`.
     """
 
