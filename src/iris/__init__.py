@@ -70,7 +70,7 @@ _NAMES = {
 }
 
 
-if not TYPE_CHECKING:  # Type checkers must not see this function: they would accept every name.
+if not TYPE_CHECKING:  # With this function, type checkers would accept every name.
 
     def __getattr__(name: str) -> Any:
         """Import a name of `__all__`. Python calls this function once for each name.

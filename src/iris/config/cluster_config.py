@@ -59,7 +59,7 @@ class Option:
             return None
         try:
             return self.kind.read(value)
-        except ValueError:  # This also catches InvalidArgumentError, a subclass of ValueError.
+        except ValueError:  # InvalidArgumentError is caught here, too, because it is a subclass of ValueError.
             raise InvalidArgumentError(f"expected {self.kind.accepted}, got {quoted(value)}") from None
 
     def write(self, value: Any) -> Any:

@@ -222,8 +222,8 @@ class _Board:
 
     def changed(self) -> None:
         """Request a new drawing, because the progress of a piece of work has changed."""
-        # The flag is set without the lock, so that `update` never waits for a slow terminal. The thread looks at the
-        # flag every `_PAUSE_S` seconds.
+        # The thread that draws looks at this flag every `_PAUSE_S` seconds. The flag is set without the lock, so that
+        # `update` never waits for a slow terminal.
         self._is_dirty = True
 
     def remove(self, row: _Row, end: str | None) -> None:

@@ -78,7 +78,7 @@ def _cell(table: Table, text: str) -> str:
 
 def escaped(text: str) -> str:
     """Return text as one line of HTML."""
-    import html  # Few programs show HTML, and this import takes several milliseconds.
+    import html  # Imported here, because it takes milliseconds and few programs show HTML.
 
     return html.escape(plain_line(text))
 

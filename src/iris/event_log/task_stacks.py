@@ -47,6 +47,6 @@ def _frames(awaited: Any) -> Iterator[FrameType]:
 
 def _write_stacks() -> None:
     text = describe_tasks(asyncio.all_tasks())
-    # An error is ignored, because the disk may be full and the server must continue.
+    # An error of the write is ignored, because a server must continue even if the disk is full.
     with contextlib.suppress(OSError):
         os.write(_STDERR, text.encode(errors="backslashreplace"))

@@ -145,8 +145,8 @@ async def _call_async(
                 raise peer.error(error, response) from error
             await asyncio.sleep(pause_s)
         else:
-            # connectrpc calls `asyncio.wait_for`. Before Python 3.12, this function swallows a cancellation if the
-            # answer arrives at the same moment.
+            # Before Python 3.12, connectrpc's call of `asyncio.wait_for` swallows a cancellation if the answer arrives
+            # at the same moment. Therefore the cancellation is raised here.
             if task is not None and task.cancelling() > cancellations:
                 raise asyncio.CancelledError
             if peer.credentials:
@@ -175,7 +175,7 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
     response = ResponseMetadata()
     try:
         with handle.taken(), response:
-            first = next(messages, None)  # Requesting the first message opens the connection.
+            first = next(messages, None)  # This opens the connection, which `handle` can then end.
         if peer.credentials:
             peer.credentials.accepted()
         if first is not None:

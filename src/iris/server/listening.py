@@ -16,8 +16,8 @@ from iris.system.sockets import bind, own_host_towards, port_of
 Socket = socket.socket
 # The metrics port needs no token. Therefore only processes of this machine may reach it.
 _METRICS_HOST = "127.0.0.1"
-# The route to a documentation address (RFC 5737, RFC 3849) leads out of this machine, through the interface that
-# other machines can reach.
+# Addresses that no machine has (RFC 5737, RFC 3849), for IPv4 and IPv6. The route to such an address leads through the
+# interface at which other machines can reach this machine.
 _OUTSIDE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
 
 

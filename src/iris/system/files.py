@@ -107,7 +107,8 @@ def write_secret(path: Path, text: str, *, replace: bool = True) -> bool:
 
 def _write_beside(path: Path, content: str | bytes, *, durable: bool, shared: bool) -> Path:
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}" if shared else f"{path.name}.new")
-    # A process that was killed during a write may have left a temporary file with the same name behind.
+    # A process that was killed during a write may have left this temporary file behind. The file is removed, because
+    # opening it with the mode `x` would fail.
     beside.unlink(missing_ok=True)
     try:
         with open(beside, "xb", opener=open_private) as file:

@@ -131,7 +131,7 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
 
 
 def _name_of(uid: int) -> str:
-    import pwd  # The module `pwd` does not exist on Windows, where only clients run.
+    import pwd  # Imported here, because clients import this module on Windows, where `pwd` does not exist.
 
     try:
         return f"user {pwd.getpwuid(uid).pw_name!r}"

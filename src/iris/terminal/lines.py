@@ -216,7 +216,7 @@ class Lines:
         if self._is_terminal:
             data = data.rstrip(b"\r")
             if not data.strip():
-                return b""  # The text is empty, because the task has erased its progress bar.
+                return b""  # Nothing is written, because the task has erased its progress bar.
         begin = self._begin(line, prefix)
         self._open = None
         self._broken.discard(line)

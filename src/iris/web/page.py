@@ -26,7 +26,7 @@ _CONTENT_TYPES = {
     ".js": b"text/javascript; charset=utf-8",
     ".css": b"text/css; charset=utf-8",
     ".svg": b"image/svg+xml",
-    ".txt": b"text/plain; charset=utf-8",  # The page includes the licences of its JavaScript packages.
+    ".txt": b"text/plain; charset=utf-8",  # A text file with the licences of the page's JavaScript packages.
     ".woff2": b"font/woff2",
 }
 # The page loads only its own files, calls only its own server, and contains no inline code or style. Therefore text of

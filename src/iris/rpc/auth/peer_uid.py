@@ -35,7 +35,7 @@ _ANY_COOKIE = (0xFFFFFFFF, 0xFFFFFFFF)
 # The offset of the user id in the kernel's answer. The answer begins with a struct nlmsghdr and a struct inet_diag_msg.
 # In the second struct, the user id follows four single bytes, the socket's id, and three 32-bit numbers.
 _UID_AT = 16 + 4 + 48 + 12
-_ANSWER_S = 1.0  # The longest time to wait for the kernel, which usually answers at once.
+_ANSWER_S = 1.0  # The longest time in seconds to wait for the kernel, which usually answers at once.
 
 
 class PeerUidCheck:
@@ -103,7 +103,7 @@ def _listeners(host: str, port: int) -> Iterator[int]:
     for address in ("127.0.0.1", "::1") if host == "localhost" else (host,):
         try:
             uid = _listener(address, port)
-        except OSError:  # The address is skipped: the machine lacks it, or the kernel does not answer.
+        except OSError:  # Skip the address, because the machine lacks it or the kernel does not answer.
             continue
         if uid is not None:
             yield uid
@@ -126,8 +126,8 @@ def client_uid(client: tuple[str, int] | None, server: tuple[str, int] | None) -
     except ValueError:
         # The kernel finds users by IP addresses only. The host may be a name, or be missing for a Unix socket.
         return None
-    # A socket that accepts connections of both families shows an IPv4 address in its IPv6 form. The client's own socket
-    # is usually an IPv4 socket.
+    # A server's socket that accepts both families shows an IPv4 address in its IPv6 form. The address is converted to
+    # IPv4, because the client's own socket usually has the IPv4 form.
     plain = [(getattr(host, "ipv4_mapped", None) or host, port) for host, port in ends]
     if not all(host.is_loopback for host, _ in plain):
         return None

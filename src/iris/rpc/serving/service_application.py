@@ -34,7 +34,8 @@ _MOST_COMPRESSED_BYTES = 32 * 1024**2
 # Only the answers of unary Connect calls have these content types. The other protocols compress each message.
 _COMPRESSED_TYPES = (b"application/json", b"application/proto")
 _ENCODINGS = ("json", "proto")
-# The headers with which a client says that it accepts compressed answers. connectrpc would compress every answer.
+# The headers with which a client says that it accepts compressed answers. They are hidden from connectrpc, which would
+# compress every answer.
 _ACCEPTED_ENCODINGS = (b"accept-encoding", b"connect-accept-encoding", b"grpc-accept-encoding")
 
 

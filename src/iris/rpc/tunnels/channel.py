@@ -103,7 +103,7 @@ class Channel:
         try:
             await copy()
         except (OSError, RuntimeError) as error:
-            # uvloop raises RuntimeError if the connection is already closed.
+            # asyncio raises OSError for a broken connection, and uvloop raises RuntimeError for a closed one.
             why = error if isinstance(error, OSError) else "it is already closed"
             self.reset(cluster_pb2.CHANNEL_RESET_BROKEN, f"the connection was lost: {why}")
             self._abort()

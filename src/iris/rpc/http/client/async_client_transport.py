@@ -334,7 +334,7 @@ class _Rest(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         try:
             return await anext(self._parts)
-        except BaseException:  # For example StopAsyncIteration, at the end of the body.
+        except BaseException:  # At the end of the body, this is StopAsyncIteration.
             self._connection.close()
             raise
 

@@ -183,7 +183,7 @@ class _Answer:
         """
         if not self._is_whole and self._shares_connection and self.socket is not None:
             self._sender.has_ended_connection = True
-            with suppress(OSError):  # `shutdown` fails if the socket is closed already.
+            with suppress(OSError):  # `shutdown` may fail, because the socket may be closed already.
                 self.socket.shutdown(socket.SHUT_RDWR)
         self._response.close()
 

@@ -54,7 +54,7 @@ class StreamHandle:
         """
         self.aborted = True
         if self._socket is not None and self._pid == os.getpid():
-            with suppress(OSError):  # `shutdown` fails if the socket is closed already.
+            with suppress(OSError):  # `shutdown` may fail, because the socket may be closed already.
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:

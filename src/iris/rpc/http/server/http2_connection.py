@@ -100,7 +100,7 @@ class Http2Connection(asyncio.Protocol):
         self._streams: dict[int, Http2Stream] = {}
         # The number of running applications, including applications whose client has left.
         self._running = 0
-        # The requests that are not complete yet.
+        # The requests whose bodies have not arrived completely yet.
         self._receiving: dict[Http2Stream, None] = {}
         # The streams that were answered before the whole request had arrived, by stream id.
         self._answered_early: dict[int, Http2Stream] = {}

@@ -39,7 +39,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME_HEAD_FORMAT = struct.Struct(">BHBBI")
 _FRAME_HEAD = _FRAME_HEAD_FORMAT.size  # The size of the head of a frame in bytes.
 _ACK = 0x1
-_FIRST_WINDOW = 65_535  # The window of a connection before its first window update.
+_FIRST_WINDOW = 65_535  # The bytes that HTTP/2 lets each side send before the first window update.
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -197,7 +197,7 @@ class Http2Framing:
         except _BrokenRuleError as broken:
             yield self._break(broken.code, str(broken))
         except ProtocolError as error:
-            # The library h2 has already written a GOAWAY frame, which tells the client why the connection ends.
+            # The client learns the reason, because the library h2 has already written a GOAWAY frame.
             self._is_broken = True
             self._collect()
             yield ConnectionBroken(str(error) or type(error).__name__)
