@@ -141,8 +141,8 @@ class WebSessions:
             raise _bad_code(f"this sign-in link is not valid, or has expired: {_ADVICE}")
         if known.request_id is not None and (not request_id or known.request_id != request_id):
             raise _bad_code(f"this sign-in link was already used: {_ADVICE}")
-        # Programs of root may use every code, because root can read every token of this machine, and may run a proxy
-        # for other users.
+        # Programs of root may use every sign-in code, because root can read every token of this machine, and may run a
+        # proxy for other users.
         if known.uid is not None and uid not in (known.uid, 0):
             raise _bad_code(
                 f"this sign-in link works only for the user of the cluster's machine who has made it (uid {known.uid}):"

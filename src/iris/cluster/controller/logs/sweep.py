@@ -102,7 +102,7 @@ class LogClaims:
                 self._excluded.difference_update(names)
 
     def is_excluded(self, name: str) -> bool:
-        """Return whether the present sweep may not change a log."""
+        """Return whether a log is excluded from the changes of the present sweep."""
         is_removed = name in self._forgotten or name in self._excluded
         return is_removed or name.rpartition("/")[0] in self._new_tasks
 

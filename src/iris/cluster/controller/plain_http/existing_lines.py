@@ -241,7 +241,7 @@ class ExistingLines:
         *,
         is_newest: bool,
     ) -> list[LogEntry]:
-        """Return the lines in the answer to a request for the last lines of an attempt.
+        """Return the lines in `chunks`, which are the answer to a request for the last lines of an attempt.
 
         Raises:
             ResourceExhaustedError: The lines are too large to be held in memory.

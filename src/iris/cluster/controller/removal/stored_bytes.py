@@ -95,18 +95,19 @@ class StoredBytes:
         if live + size <= limit:
             return
         if size > limit:
-            problem = (
+            too_large = (
                 f"the entry point and the workspace of this job have {size:,} bytes, over the limit of"
                 f" {limit:,} for all jobs of user {quoted(owner)}: make them smaller, or raise the limit"
             )
         else:
-            problem = (
+            too_large = (
                 f"the unfinished jobs of user {quoted(owner)} store {live:,} bytes of entry points, workspaces and"
-                f" results, and this job needs {size:,} more, over the limit of {limit:,}: wait for some jobs, or"
-                " kill some"
+                f" results, and this job needs {size:,} more, over the limit of {limit:,}: wait until some of the jobs"
+                " end, or end jobs with 'iris kill'"
             )
+        text = f"{too_large} ('iris up --max-bytes-per-user' sets the limit)"
         raise ResourceExhaustedError(
-            f"{problem} ('iris up --max-bytes-per-user' sets the limit)",
+            text,
             reason=ErrorReason.QUOTA_EXCEEDED,
             metadata={"user": owner, "limit": str(limit)},
         )

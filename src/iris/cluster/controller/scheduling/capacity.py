@@ -104,7 +104,7 @@ class MachineSet:
         return self if _fixed_properties(machines) == _fixed_properties(self.machines) else MachineSet(machines)
 
     def members(self, gang: GangRequest) -> Sequence[int]:
-        """Return the positions of the machines that may serve the gang. The free resources do not matter."""
+        """Return the positions in the machine set of the live machines that have all labels of the gang."""
         if gang.labels not in self._members:
             self._members[gang.labels] = [i for i, machine in enumerate(self.machines) if machine.suits(gang)]
         return self._members[gang.labels]
@@ -158,11 +158,11 @@ class FreeCapacity:
         self._pools: dict[Labels, _Pool] = {}
 
     def members(self, gang: GangRequest) -> Sequence[int]:
-        """Return the positions of the machines that may serve the gang. The free resources do not matter."""
+        """Return the positions in the machine set of the live machines that have all labels of the gang."""
         return self.machine_set.members(gang)
 
     def free(self, position: int) -> Resources:
-        """Return the free resources of the machine at a position."""
+        """Return the free resources of the machine at a position in the machine set."""
         cpu, memory, gpu = self._amounts
         return Resources(cpu[position], memory[position], gpu[position])
 
@@ -193,8 +193,9 @@ class FreeCapacity:
         return False
 
     def find(self, gang: GangRequest) -> list[int] | None:
-        """Return the position of a machine for each slot of the gang, or None if the gang does not fit. The result is
-        the same as the result of `choose_machines`. If the gang does not fit, this method is faster.
+        """Choose a machine for each slot of the gang, and return the positions of the machines in the machine set, or
+        None if the gang does not fit. The choice is the same as by `choose_machines`, but this method is faster if the
+        gang does not fit.
         """
         if not self.fits(gang):
             return None

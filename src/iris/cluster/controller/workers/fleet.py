@@ -90,7 +90,7 @@ class Fleet:
         self._lease_s = lease_s
         self._known_lease_s = store.load_lease()
         self.longest_lease_s = max(lease_s, self._known_lease_s)
-        # The time of each fence, by worker id and incarnation, oldest first.
+        # The time when each process of a worker was fenced, by worker id and incarnation, oldest first.
         self._fenced = store.load_fenced()
         # The time when each worker was forgotten, by worker id, oldest first.
         self._forgotten: dict[str, float] = {}
