@@ -68,4 +68,6 @@ def _read(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:
-        return ""  # No limit is visible if the system is not Linux, or if cgroups have version 1 or are not mounted.
+        # A missing file means no limit. It is missing on systems other than Linux, and if cgroups have version 1 or are
+        # not mounted.
+        return ""

@@ -74,8 +74,8 @@ class WorkerProcess:
     def reads(self, controller_file: Path) -> bool:
         """Return whether the worker reads the controller's address from the given file.
 
-        The worker may know the file by another path, for example through a bind mount. If the worker's directory was
-        renamed while it ran, the worker reads another file.
+        The worker may know the file with the controller's address by another path, for example through a bind mount. If
+        the worker's directory was renamed while it ran, the worker reads another file.
         """
         with contextlib.suppress(ValueError, IndexError, OSError):
             return os.path.samefile(self._controller_file(), controller_file)
@@ -159,7 +159,8 @@ async def adopt(workers: Path, worker_id: str, clear_s: float = _CLEAR_S) -> Wor
     lock_path = lock_file(workers, worker_id)
     until_s = time.monotonic() + clear_s
     while (lock := try_lock(lock_path)) is None:
-        # The worker may be starting and not have written its identity yet, or its reaper may still be at work.
+        # Try again while no identity is found. A starting worker may not have written its identity yet, and the reaper
+        # of a dead worker may still be at work.
         process = _find(workers, worker_id)
         if process is not None:
             return process

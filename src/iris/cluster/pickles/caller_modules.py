@@ -19,7 +19,8 @@ class CallerModules:
 
     Args:
         trailer: The trailer of the result, if the result has a trailer.
-        differing: The names of modules whose objects differ from the pickle, although their source files are equal.
+        differing: The names of modules whose objects on this machine differ from the objects in the pickle, although
+            the source files are equal.
     """
 
     def __init__(self, trailer: Trailer | None, differing: Collection[str] = ()) -> None:

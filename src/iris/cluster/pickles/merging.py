@@ -55,7 +55,7 @@ def has_plain_state(value: object) -> bool:
     try:
         object.__new__(kind)
     except TypeError:
-        return False  # An object written in C may have state outside of its `__dict__`.
+        return False  # The class is written in C, so its objects may have state outside of `__dict__`.
     return isinstance(getattr(value, "__dict__", None), dict)
 
 

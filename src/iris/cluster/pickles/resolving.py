@@ -197,7 +197,9 @@ class ResolvingUnpickler(pickle.Unpickler):
         state_follows = words[0] == STATE_FOLLOWS
         for mark in words[state_follows:]:
             if not mark.startswith(MARK):
-                break  # A call of `typing.cast` without a mark comes from the user's own pickle.
+                # The value is left unchanged, because a call of `typing.cast` without a mark comes from the user's own
+                # pickle.
+                break
             module_name, qualname = _split(mark)
             sharing = self._modules.sharing(module_name)
             own = sharing if state_follows else sharing or self._modules.imported(module_name)

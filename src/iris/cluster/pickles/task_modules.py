@@ -32,7 +32,8 @@ class TaskModules:
 
     Args:
         trailer: The trailer of the pickle, if the pickle has a trailer.
-        differing: The names of modules whose objects differ from the pickle, although their source files are equal.
+        differing: The names of modules whose objects on this machine differ from the objects in the pickle, although
+            the source files are equal.
     """
 
     def __init__(self, trailer: Trailer | None, differing: Collection[str] = ()) -> None:
@@ -200,7 +201,8 @@ class TaskModules:
         parent = self._imported.get(package) or self._homes.get(package)
         if parent is None and self._is_told and package not in self._sources:
             with contextlib.suppress(Exception):
-                # The caller has not sent this package, because the package is installed on the caller's machine.
+                # The caller has not sent this package, because it is installed on the caller's machine. Therefore it is
+                # imported from this machine.
                 parent = importlib.import_module(package)
         return self._add_home(package) if parent is None else parent
 

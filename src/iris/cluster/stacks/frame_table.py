@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from iris.cluster.stacks.size_limit import SizeLimit
 from iris.rpc.cluster_pb2 import StackFrame
 
-_FRAME_BYTES = 10  # The bytes of a frame on the wire besides its texts: the line number, and the headers of the fields.
+# The size in a message of a stack frame without its texts: the line number, and the headers of the fields.
+_FRAME_BYTES = 10
 
 
 class TableFullError(Exception):

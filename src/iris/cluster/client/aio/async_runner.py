@@ -64,7 +64,7 @@ class AsyncConnection(Protocol):
 
 
 class AsyncRunner:
-    """Carries out the steps of one operation.
+    """Carries out one operation: makes its calls, reads its streams, and waits where it pauses.
 
     Args:
         connection: The connections of the client.

@@ -74,7 +74,7 @@ class AsyncLifetime:
             self._check_loop()
         self._is_closed = True
         for timeout in list(self._open):
-            # The time limit cannot be changed, because the block is ending already or its loop is closed.
+            # An error is ignored. It means that the block is ending already, or that its loop is closed.
             with suppress(RuntimeError):
                 timeout.reschedule(0)
 

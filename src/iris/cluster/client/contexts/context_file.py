@@ -153,7 +153,7 @@ def find_context_at(address: str) -> Context | None:
         address: The base URL of a controller.
 
     Raises:
-        FailedPreconditionError: See `read_contexts`.
+        FailedPreconditionError: The file of contexts cannot be used, for the reasons that `read_contexts` documents.
     """
     contexts = read_contexts()
     there = [context for context in contexts.known.values() if context.address == address]

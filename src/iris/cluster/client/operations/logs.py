@@ -121,7 +121,7 @@ def fetch_log_parts(request: cluster_pb2.FetchLogPartsRequest) -> Operation[clus
 
 
 def stream_task_logs(request: cluster_pb2.StreamTaskLogsRequest, worker: Worker | None) -> OpenStream:
-    """Return the step that opens a stream of logs."""
+    """Return the step of an operation that opens a stream of logs."""
     check_instance("request", request, cluster_pb2.StreamTaskLogsRequest)
     return OpenStream("stream_task_logs", request, None if worker is None else _check_worker("worker", worker))
 

@@ -51,7 +51,7 @@ class Connection(Protocol):
 
 
 class SyncRunner:
-    """Carries out the steps of one operation.
+    """Carries out one operation: makes its calls, reads its streams, and waits where it pauses.
 
     Args:
         connection: The connections of the client.

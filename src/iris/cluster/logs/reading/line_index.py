@@ -132,7 +132,8 @@ class LineScanner:
         first = self._splitter.line
         pieces: list[LineBlock | Gap] = [] if chunk.begins is None else self._begin(chunk.begins)
         before_start = start_line - self._splitter.line
-        # The lines are counted first only if the chunk has enough bytes to reach `start_line`.
+        # If the lines of the chunk certainly end before `start_line`, they are only counted, which is faster. The
+        # number of bytes is checked first, because this check is the cheapest.
         if len(chunk.records) < before_start or _most_lines(chunk.records) < before_start:
             items = self._pass_over(chunk, first)
         else:

@@ -281,5 +281,6 @@ async def _abandon(attempt: Attempt) -> None:
     """Kill the processes of an attempt that can no longer be supervised, and capture the rest of their output."""
     if attempt.process is not None:
         attempt.process.signal_group(signal.SIGKILL)
-        with contextlib.suppress(Exception):  # Waiting for the process fails if its exit status was collected already.
+        # An error is ignored, because the exit status of the process may have been collected already.
+        with contextlib.suppress(Exception):
             await attempt.process.wait()

@@ -218,7 +218,7 @@ def _end(error: BaseException, result: str, modules: Any) -> None:
     if isinstance(error, SystemExit):
         code = 0 if error.code is None else error.code
         if isinstance(code, int):
-            code &= 0xFF  # A parent process sees only the lowest 8 bits of the exit code.
+            code &= 0xFF  # A parent process sees only the lowest 8 bits, so the other bits are dropped here.
         if code == 0:
             _write_text(result + ".error", "the callable ended by sys.exit() and returned nothing")
         else:

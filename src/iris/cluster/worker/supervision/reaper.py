@@ -98,7 +98,9 @@ class Reaper:
         self._tell(b"+%d\n" % group)
 
     def group_ended(self, group: int) -> None:
-        """Report to the reaper that a process group has ended, so that its id may belong to other processes."""
+        """Report to the reaper that a process group has ended. The reaper must not kill it afterwards, because its id
+        may belong to other processes then.
+        """
         self._tell(b"-%d\n" % group)
 
     def set_deadline(self, at_s: float) -> None:

@@ -65,7 +65,8 @@ class TaskPorts:
         while True:
             hosts = await self._hosts_of(attempt, port, is_requested=is_requested)
             if attempt.is_final:
-                # The ports of an ended attempt may already belong to an attempt of another user.
+                # No connection is made after the end of the attempt, because its ports may already belong to an attempt
+                # of another user.
                 raise NotConnectedError(
                     cluster_pb2.CHANNEL_RESET_ATTEMPT_ENDED,
                     f"attempt {attempt.request.attempt_id} of task {attempt.request.task_id} has ended",
