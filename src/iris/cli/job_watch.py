@@ -32,7 +32,8 @@ class Activity:
     Attributes:
         who: The job, or the task that waits, as the subject of a sentence.
         waits: Why the job or task waits, for example "waiting for 4 cores". Empty if it does not wait.
-        runs: How much of the job runs and for how long. Empty if the job does not run.
+        runs: How much of the job runs and for how long, for example "RUNNING, 3/4 running, for 5m 10s". Empty if the
+            job does not run.
     """
 
     who: str = ""

@@ -124,7 +124,7 @@ class _Program(LazyGroup):
 def _with_hint(context: click.Context, error: click.UsageError) -> click.UsageError:
     """Return an error about a command line such as `describe pod x`, with a hint if the words are of another tool."""
     if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
-        return error  # The value of an option is wrong. A hint about the command would not help.
+        return error  # A hint about the command would not correct the value of an option.
     hint = hint_for_command(given_words(context))
     if not hint or hint in error.message:
         return error
@@ -169,7 +169,8 @@ def run_program() -> int:
 
 
 def _replace_characters() -> None:
-    """Replace characters that the encoding of a stream lacks, because click prints help and errors to the streams."""
+    """Make stdout and stderr replace characters that their encodings lack, because click prints help and errors to
+    them."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout = ReplacingStream(sys.stdout)
     if isinstance(sys.stderr, io.TextIOWrapper):

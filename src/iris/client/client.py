@@ -362,7 +362,7 @@ class IrisClient(
         return self.cluster.get_job_status(job_id)
 
     def machines(self) -> Machines:
-        """Return the machines of the cluster and the queue. `print` and notebooks show the answer as a table.
+        """Return the machines of the cluster and the queued gangs. `print` and notebooks show the answer as a table.
 
         `machines` are sorted by name. Each machine has `total`, `free`, `labels`, `alive`, and `holdings`. The
         `holdings` are the tasks with a slot on the machine. `waiting` lists the queued gangs, the oldest first. The

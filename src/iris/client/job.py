@@ -67,7 +67,7 @@ class JobClient(FileClient, InspectClient, ExecClient, Protocol):
         until_ms: int = 0,
         max_points: int = 240,
     ) -> cluster_pb2.UsageSeries:
-        """Return what a job or one of its tasks has used over time."""
+        """Return the CPU, memory and GPUs that a job or one of its tasks has used over time."""
 
     def retry(self, job_id: str | Job, *, name: str | None = None, failed_only: bool = False) -> Job:
         """Submit a job again."""
@@ -190,7 +190,8 @@ class Task(TaskFileMethods, TaskInspectMethods, TaskExecMethods):
         self._client.terminate(self.job_id, self.task_index)
 
     def usage(self, *, since_ms: int = 0, until_ms: int = 0, max_points: int = 240) -> cluster_pb2.UsageSeries:
-        """Return what the task has used over time. `IrisClient.usage` documents the arguments and the result."""
+        """Return the CPU, memory and GPUs that the task has used over time. `IrisClient.usage` documents the arguments
+        and the result."""
         return self._client.usage(
             self.job_id, self.task_index, since_ms=since_ms, until_ms=until_ms, max_points=max_points
         )
@@ -364,8 +365,8 @@ class Job(JobFileMethods, JobInspectMethods):
         self._client.terminate(self.job_id)
 
     def usage(self, *, since_ms: int = 0, until_ms: int = 0, max_points: int = 240) -> cluster_pb2.UsageSeries:
-        """Return what all tasks of the job together have used over time. `IrisClient.usage` documents the arguments and
-        the result."""
+        """Return the CPU, memory and GPUs that all tasks of the job together have used over time. `IrisClient.usage`
+        documents the arguments and the result."""
         return self._client.usage(self.job_id, since_ms=since_ms, until_ms=until_ms, max_points=max_points)
 
     def retry(self, *, name: str | None = None, failed_only: bool = False) -> Job:

@@ -90,7 +90,7 @@ class Wait:
         return show_progress(self.progress, Progress(f"job {self.job_id}"))
 
     def read_options(self) -> ReadOptions:
-        """Return the options with which the lines to print are read."""
+        """Return the options for the log reader that reads the lines to print."""
         return replace(ReadOptions.checked(), until=self.end)
 
 

@@ -76,7 +76,8 @@ class WorkspaceUpload:
         on_progress: Progress | None,
         wrap: Wrap = lambda function: function,
     ) -> WorkspaceUpload | None:
-        """Return the upload for the arguments of `IrisClient.run`. Return None if the job has no workspace.
+        """Check the arguments of `IrisClient.run` about the workspace, and return an object that packs and sends it.
+        Return None if the job has no workspace.
 
         Args:
             workspace, on_notice, on_progress: `IrisClient.run` documents these arguments.
@@ -124,8 +125,9 @@ class WorkspaceUpload:
 
     @contextmanager
     def reported(self, stage: Stage) -> Iterator[Callable[[int, int], None]]:
-        """Return a context manager, which gives the `with` block a function that reports the progress of one stage. The
-        arguments of the function are the number of bytes done so far, and the total number of bytes.
+        """Return a context manager that shows the progress of one stage, "packing" or "sending". The `with` block gets
+        a function that reports the progress. The arguments of this function are the number of bytes done so far, and
+        the total number of bytes.
         """
         first = display.Progress(f"{stage} the workspace", unit="bytes")
         with show_progress(None if self._shows_progress else False, first, quiet_s=_QUIET_S) as shown:

@@ -145,7 +145,7 @@ class Lookup:
             raise no_such_task(job, task_index)
         return Target(job, task_index)
 
-    def _beginning(self, text: str, unknown: NotFoundError) -> cluster_pb2.JobStatus:
+    def _beginning(self, text: str, no_such_job: NotFoundError) -> cluster_pb2.JobStatus:
         depth = text.count("/")
         jobs = self._client.list_jobs(id_prefix=text, newest_first=True)
         found = [job for job in jobs if job.job_id.count("/") == depth]
@@ -162,7 +162,7 @@ class Lookup:
         if owner in known and last.isdecimal():
             near = [f"{owner}/task-{last}"]
         advice = f"did you mean {' or '.join(near)}?" if near else "'iris ps --all' shows all jobs"
-        raise NotFoundError(f"{unknown} ({advice})") from None
+        raise NotFoundError(f"{no_such_job} ({advice})") from None
 
     def _matches(self, pattern: str) -> list[Target]:
         states = _UNFINISHED if self._live_only else []
@@ -181,8 +181,8 @@ class Lookup:
                     status = self._complete(job)
                     found += [Target(status, index) for index in chosen]
         if not found:
-            what = "job that has not ended matches" if self._live_only else "job matches"
-            raise NotFoundError(f"no {what} the pattern {pattern!r}: 'iris ps --all' shows all jobs")
+            unfinished = " that has not ended" if self._live_only else ""
+            raise NotFoundError(f"no job{unfinished} matches the pattern {pattern!r}: 'iris ps --all' shows all jobs")
         return found
 
     def _latest(self) -> cluster_pb2.JobStatus:

@@ -37,8 +37,8 @@ class LocalInput:
                 data = os.read(self._descriptor, min(size, _READ_BYTES))
             except BlockingIOError:
                 continue  # Another process has set this descriptor to non-blocking mode.
-            except OSError:  # The input has failed, for example because the terminal is gone.
-                return b""
+            except OSError:
+                return b""  # The input has failed, for example because the terminal is gone.
             if not data or self._on_bytes(data):
                 return data
 
@@ -93,7 +93,7 @@ class LocalOutput:
     abort = close
 
     def get_extra_info(self, name: str) -> Any:
-        """Return None, because the output is not a socket."""
+        """Return None, because the output is not a socket and has no further information."""
         return None
 
 

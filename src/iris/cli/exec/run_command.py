@@ -41,7 +41,7 @@ def run_command(
     """Run a command in a task to its end, and return the exit code of this process.
 
     Args:
-        connection: The connections of the client.
+        connection: The object that makes the calls of the client.
         target: The task.
         command: The command.
         output: The object that prints messages for people.

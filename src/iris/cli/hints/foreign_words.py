@@ -199,7 +199,7 @@ OPTIONS: Mapping[tuple[str, str], str] = {
     **dict.fromkeys([(ANY, option) for option in ("--namespace",)], _NO_NAMESPACES),
 }
 
-# Words of kubectl, and prefixes of names with a `/`, that are not names of jobs.
+# Words that a user of kubectl types before a name, as in `pod NAME` or `pod/NAME`. They are not names of jobs.
 KINDS = frozenset(
     (
         *("pod", "pods", "po", "job", "jobs", "deployment", "deployments", "deploy", "service", "services", "svc"),

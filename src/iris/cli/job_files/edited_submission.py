@@ -91,7 +91,8 @@ def read_edited(text: str, run: click.Command, earlier: LaunchRequest) -> Edited
     for key in _NOT_EDITABLE:
         if key in entries:
             raise InvalidArgumentError(f"{key} cannot be changed here: submit a new job with 'iris run'")
-    # The whole environment of a shell is kept. It has so many variables that the text does not list them in `env`.
+    # If the earlier job has the whole environment of a shell, all of its variables are kept. They are too many to be
+    # listed in `env`.
     kept = set(earlier.environment.env_vars) if earlier.environment.complete else set()
     variables = {}
     for variable in entries.pop("env", ()):

@@ -92,7 +92,8 @@ class _Layout:
             yield _line(_joined(_text(" " * begin.cell_len), part))
 
     def _stacked(self, middle: Sequence[Text], last: Text) -> Iterator[Text]:
-        """Yield the lines of the middle columns, each line with as many columns as fit, and then the last column."""
+        """Yield the lines of a row whose columns do not fit next to each other. Each line contains as many of the
+        middle columns as fit. The last column follows on its own lines."""
         line = _text(" " * _INDENT)
         for cell in middle:
             if not cell.cell_len:

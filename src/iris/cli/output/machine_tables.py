@@ -83,7 +83,8 @@ def _machines_table(machines: Sequence[Machine]) -> RenderableType:
 
 def _state(machine: Machine) -> str:
     if machine.why_avoided:
-        # The reason is left out here, because the table of waiting gangs shows which resource is missing.
+        # The state does not say what the machine lacks, because the table of waiting gangs shows which resource is
+        # missing.
         return "full"
     return "alive" if machine.alive else "dead"
 

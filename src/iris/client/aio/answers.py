@@ -13,8 +13,8 @@ Value = TypeVar("Value")
 class Answer(Generic[Value]):
     """An attribute of an async handle, for example `job.state`. `await job.state` calls the controller.
 
-    A user may forget the `await`, and a comparison with the attribute would then silently be False. Therefore
-    comparisons, `bool()` and `hash()` of an `Answer` raise an error.
+    Without the `await`, a comparison such as `job.state == "RUNNING"` would always be False. Therefore comparisons,
+    `bool()` and `hash()` of an `Answer` raise an error.
 
     Args:
         name: The name of the attribute, for errors.

@@ -70,7 +70,7 @@ class AsyncJobClient(AsyncFileClient, AsyncInspectClient, AsyncExecClient, Proto
         until_ms: int = 0,
         max_points: int = 240,
     ) -> cluster_pb2.UsageSeries:
-        """Return what a job or one of its tasks has used over time."""
+        """Return the CPU, memory and GPUs that a job or one of its tasks has used over time."""
 
     async def retry(self, job_id: str | AsyncJob, *, name: str | None = None, failed_only: bool = False) -> AsyncJob:
         """Submit a job again."""
@@ -204,7 +204,8 @@ class AsyncTask(AsyncTaskFileMethods, AsyncTaskInspectMethods, AsyncTaskExecMeth
         await self._client.terminate(self.job_id, self.task_index)
 
     async def usage(self, *, since_ms: int = 0, until_ms: int = 0, max_points: int = 240) -> cluster_pb2.UsageSeries:
-        """Return what the task has used over time. `AsyncIrisClient.usage` documents the arguments and the result."""
+        """Return the CPU, memory and GPUs that the task has used over time. `AsyncIrisClient.usage` documents the
+        arguments and the result."""
         return await self._client.usage(
             self.job_id, self.task_index, since_ms=since_ms, until_ms=until_ms, max_points=max_points
         )
@@ -393,8 +394,8 @@ class AsyncJob(AsyncJobFileMethods, AsyncJobInspectMethods):
         await self._client.terminate(self.job_id)
 
     async def usage(self, *, since_ms: int = 0, until_ms: int = 0, max_points: int = 240) -> cluster_pb2.UsageSeries:
-        """Return what all tasks of the job together have used over time. `AsyncIrisClient.usage` documents the
-        arguments and the result.
+        """Return the CPU, memory and GPUs that all tasks of the job together have used over time.
+        `AsyncIrisClient.usage` documents the arguments and the result.
         """
         return await self._client.usage(self.job_id, since_ms=since_ms, until_ms=until_ms, max_points=max_points)
 

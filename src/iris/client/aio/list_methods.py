@@ -204,7 +204,7 @@ class AsyncListMethods:
         until_ms: int = 0,
         max_points: int = 240,
     ) -> cluster_pb2.UsageSeries:
-        """Return what a job or one of its tasks has used over time: CPU, memory and GPUs.
+        """Return the CPU, memory and GPUs that a job or one of its tasks has used over time.
 
         Workers measure their tasks about every two seconds. A series has at most 240 points. One point stands for 2 s
         if the task has run for up to 8 minutes, and for a longer time otherwise. The cluster keeps the series after the

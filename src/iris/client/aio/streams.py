@@ -85,8 +85,8 @@ class AsyncLogStream(AsyncIterator[LogEntry]):
         waiting.
         """
         self._reader.close()
-        # A generator cannot be closed while another asyncio task iterates over it. In this case, the other task ends
-        # the generator.
+        # A generator cannot be closed while another asyncio task iterates over it. The error is ignored, because that
+        # task then ends the generator.
         with suppress(RuntimeError):
             await self._lines.aclose()
             await self._batches.aclose()
@@ -112,10 +112,10 @@ class AsyncTaskLogReader:
     """Reads the logs of tasks: first the lines that exist, and then, with `follow`, the future lines.
 
     Args:
-        connection: The connections of the client.
+        connection: The object that makes the calls of the client.
         job_id: The job.
         task_indices: The tasks to read. None: all tasks of the job.
-        options: The options of the reader.
+        options: The options of the log reader.
     """
 
     def __init__(

@@ -125,7 +125,7 @@ class AsyncExecProcess:
         await self._input.write(check_bytes("data", data))
 
     async def close_input(self) -> None:
-        """End the standard input after the bytes that were written."""
+        """Close the standard input of the command. Bytes that were written before still reach the command."""
         self._input.end()
 
     async def send_signal(self, signal: int) -> None:

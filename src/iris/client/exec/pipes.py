@@ -1,4 +1,4 @@
-"""The input and output of a command in a task, in the memory of this process."""
+"""Pipes in memory, through which this process writes the input and reads the output of a command in a task."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class InputPipe:
             raise FailedPreconditionError("the input of the command is closed: write before close_input")
 
     def end(self) -> None:
-        """End the input after the bytes that were written."""
+        """Close the input. Bytes that were written before still reach the command."""
         self._is_ended = True
         self._changed.set()
 
@@ -145,7 +145,7 @@ class OutputPipe:
     abort = close
 
     def get_extra_info(self, name: str) -> Any:
-        """Return None, because the stream is not a socket."""
+        """Return None, because the stream is not a socket and has no further information."""
         return None
 
     async def _wait(self) -> None:

@@ -102,7 +102,7 @@ class ExecProcess:
         loop.call(process.write(data))
 
     def close_input(self) -> None:
-        """End the standard input after the bytes that were written."""
+        """Close the standard input of the command. Bytes that were written before still reach the command."""
         loop, process = self._opened()
         loop.call(process.close_input())
 

@@ -37,8 +37,8 @@ from iris.rpc.tunnels.connections import ByteReader, ByteWriter
 from iris.rpc.tunnels.message_stream import MessageWriter, frame
 from iris.versions import VERSION
 
-# The client gives up after this many seconds without an answer. The worker ends a session after 60 s without its
-# client, so that no session is left that could be resumed.
+# The client gives up after this many seconds without an answer. Waiting longer is useless, because the worker ends a
+# session after 60 s without its client.
 _PATIENCE_S = 120.0
 
 
@@ -56,7 +56,7 @@ class ExecSession:
     """A command in a task.
 
     Args:
-        calls: The calls to the controller.
+        calls: The object that makes the calls to the controller.
         job_id: The job.
         task_index: The task.
         command: The command.

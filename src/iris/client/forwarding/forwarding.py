@@ -20,10 +20,11 @@ _BACKLOG = 1024
 
 
 class Forwarding:
-    """A forward, on an asyncio loop: its listening sockets and its session.
+    """Forwards local ports to ports of a task, on an asyncio loop. Owns the listening sockets, and the session that
+    keeps the tunnel to the task open.
 
     Args:
-        calls: The calls to the controller.
+        calls: The object that makes the calls to the controller.
         job_id: The job.
         task_index: The task.
         ports: The pairs of a task's port and a local port.
@@ -95,9 +96,10 @@ class Forwarding:
                 await self._running
 
     def _refuse_connections(self, running: asyncio.Task[str]) -> None:
-        """Refuse further connections, because the session has ended. Reset the connections that wait for an attempt."""
+        """Refuse further connections, because the session has ended. Reset the connections that wait for an attempt of
+        the task."""
         if not running.cancelled():
-            running.exception()  # The error is kept, so that the method `ended` can raise it.
+            running.exception()  # Prevents a warning of asyncio. The method `ended` raises the error.
         self._close_servers()
 
     def _close_servers(self) -> None:

@@ -31,7 +31,7 @@ class PortPair:
 
     @property
     def target(self) -> ChannelTarget:
-        """The port of the task, as a message of the wire."""
+        """The port of the task, as a message of the wire protocol."""
         return ChannelTarget(name=self.remote) if isinstance(self.remote, str) else ChannelTarget(port=self.remote)
 
     @property

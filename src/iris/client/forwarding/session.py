@@ -26,10 +26,11 @@ class ForwardSession:
     task has ended.
 
     Args:
-        calls: The calls to the controller.
+        calls: The object that makes the calls to the controller.
         job_id: The job.
         task_index: The task.
-        ports: The pairs of ports. The job must have requested the ports with names.
+        ports: The pairs of a task's port and a local port. If the task's port is given by name, the job must have
+            requested a port with this name.
         on_note: A function that is called with messages for people.
     """
 

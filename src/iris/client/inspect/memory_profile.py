@@ -15,7 +15,7 @@ from iris.counts import counted
 from iris.errors import FailedPreconditionError, MissingExtraError
 
 _SHOWN = 40
-_SHOWN_PART = 100  # The table shows the functions that hold at least 1/100 of the peak, together with their calls.
+_SHOWN_PART = 100  # The table shows the functions whose `total_bytes` is at least 1/100 of the peak.
 _Frame = tuple[str, str, int]
 # The modules that run before the program of a task starts.
 _START_PARTS = ("/memray/commands/", "/memray/__main__.py", "/iris/cluster/worker/process/run_callable.py", "/runpy.py")
@@ -93,7 +93,8 @@ class MemoryProfile:
         Raises:
             FailedPreconditionError: Memray cannot write the page.
         """
-        # With -P, no file of the current folder can hide a module that memray needs.
+        # With -P, Python does not import modules from the current folder. Otherwise a file there could hide a module
+        # that memray needs.
         command = [sys.executable, "-P", "-m", "memray", "flamegraph", "--force", "--no-web"]
         command += ["--output", str(to), str(self.path)]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -108,7 +108,7 @@ def merge(tasks: Iterable[TaskStacks]) -> Merged:
         StackGroup(command, name, frames, variables, tuple(sorted(one.tasks)), one.count, one.is_active)
         for (command, name, frames, variables), one in found.items()
     ]
-    # A section of the summary is a command and a thread. Sections with many tasks come first.
+    # The summary has a section for each command and thread name. Sections with many tasks come first.
     weights: dict[tuple[str, str], int] = {}
     for group in groups:
         section = group.command, group.thread

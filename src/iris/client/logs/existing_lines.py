@@ -46,7 +46,7 @@ class ExistingLines:
     """Reads the existing log lines of all tasks of a reader.
 
     Args:
-        state: The state of the reader.
+        state: The state of the log reader.
     """
 
     def __init__(self, state: ReadState) -> None:

@@ -70,7 +70,7 @@ class FollowReader:
     """Carries out the instructions of the follow engine for one reader.
 
     Args:
-        state: The state of the reader.
+        state: The state of the log reader.
         engine: The driver of the follow engine.
     """
 

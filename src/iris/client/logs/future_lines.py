@@ -25,7 +25,7 @@ class FutureLines:
 
     Args:
         cluster: The client of the cluster.
-        state: The state of the reader.
+        state: The state of the log reader.
     """
 
     def __init__(self, cluster: RemoteClusterClient, state: ReadState) -> None:
@@ -37,7 +37,7 @@ class FutureLines:
         self._until = min(state.options.until, state.options.follow_until)
 
     def run(self) -> Iterator[Items]:
-        """Yield batches of items as they arrive. An empty batch means that no more data has arrived yet."""
+        """Yield batches of log entries as they arrive. An empty batch means that no more data has arrived yet."""
         state, driver = self._state, self._driver
         yield from self._carry_out(driver.report(TasksChanged(list(state.tasks.values()))))
         if self._follow.is_over or time.monotonic() >= self._until:

@@ -46,7 +46,7 @@ class OutageNotice:
     """Notifies the user, at most once in 10 seconds, that a log or a list of tasks cannot be read at the moment.
 
     Args:
-        options: The options of the reader.
+        options: The options of the log reader.
         subject: The name of the unreadable log, such as `task 3, attempt 0`. If it is an empty string, the error names
             the log.
         quiet: Whether no notice is needed, because the user gets another notice about the same problem.
@@ -78,7 +78,7 @@ class ReadOutage:
     tries.
 
     Args:
-        options: The options of the reader.
+        options: The options of the log reader.
         subject: The name of the log, such as `task 3, attempt 0`, for notices. If it is an empty string, the error
             names the log.
     """

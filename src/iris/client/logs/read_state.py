@@ -33,7 +33,7 @@ class ReadState:
         job_id: The job.
         tasks: The tasks by index, as the controller described them when the reader started.
         routes: The choice of the server for each attempt.
-        options: The options of the reader.
+        options: The options of the log reader.
 
     Attributes:
         ends: The end of the log of each task's last attempt, by task index.
@@ -73,7 +73,7 @@ class ReadState:
             reachable: Which workers this machine can call directly.
             job_id: The job.
             task_indices: The tasks to read. None: all tasks of the job.
-            options: The options of the reader.
+            options: The options of the log reader.
 
         Raises:
             NotFoundError: There is no such job, task or attempt.
@@ -124,7 +124,8 @@ class ReadState:
         return {index: reader.received for index, reader in self._readers.items()}
 
     def progress(self, positions: Mapping[int, Position]) -> Progress:
-        """Return a `Progress` for reading existing lines only, from the given positions."""
+        """Return a new `Progress`, which says which attempt is read next. It starts at the given positions, and does
+        not wait for future attempts."""
         return Progress(positions, follow=False, one_attempt=self.options.attempt_id is not None)
 
     def bytes_of(self, entry: LogEntry) -> bytes | None:
@@ -163,8 +164,8 @@ class ReadState:
         return task_index in self._has_existing and wanted.start_ms > 0 and not wanted.end_ms and not wanted.regex
 
     def existing_was_read(self, task_index: int) -> bool:
-        """Record that the existing lines of a task were read. Return True if the requests for the future lines of this
-        task need another filter."""
+        """Record that the existing lines of a task were read. Return True if the client checks `start_ms` from now on,
+        so that requests for the future lines of this task need a different filter."""
         is_new = task_index not in self._has_existing
         self._has_existing.add(task_index)
         return is_new and self.filters_start_here(task_index)
@@ -178,7 +179,8 @@ class ReadState:
     # Cursors.
 
     def start_task_positions(self, starts: Mapping[int, Position] | None = None) -> None:
-        """Recompute the positions of all tasks, for the cursors in a stream of several tasks.
+        """Start to keep the positions of all tasks, if the reader reads several tasks. The cursor of each entry then
+        contains these positions.
 
         Args:
             starts: Positions by task index, which replace the positions of the readers.
@@ -252,7 +254,7 @@ class LineLimit:
     """Counts the lines that a reader returns, and says when the reader has to end.
 
     Args:
-        options: The options of the reader.
+        options: The options of the log reader.
     """
 
     def __init__(self, options: ReadOptions) -> None:

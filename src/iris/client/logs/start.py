@@ -25,7 +25,7 @@ def find_tasks(
     Args:
         job_id: The job.
         task_indices: The tasks to read. None: all tasks of the job.
-        options: The options of the reader.
+        options: The options of the log reader.
 
     Raises:
         NotFoundError: There is no such job or task.

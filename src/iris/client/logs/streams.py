@@ -110,7 +110,7 @@ class TaskLogReader:
         cluster: The client of the cluster.
         job_id: The job.
         task_indices: The tasks to read. None: all tasks of the job.
-        options: The options of the reader.
+        options: The options of the log reader.
 
     Raises:
         NotFoundError: There is no such job, task or attempt.
@@ -223,7 +223,7 @@ class _Lines(itertools.chain[LogEntry]):
     def close(self) -> None:
         """End the stream, from any thread."""
         self._reader.close()
-        # A generator cannot be closed while another thread iterates over it. In this case, the other thread ends the
-        # generator.
+        # A generator cannot be closed while another thread iterates over it. The error is ignored, because that thread
+        # then ends the generator.
         with suppress(ValueError):
             self._batches.close()

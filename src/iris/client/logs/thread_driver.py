@@ -146,7 +146,7 @@ class ThreadDriver(Generic[Server]):
         """
         for instruction in self._follow.handle(event, time.monotonic()):
             if isinstance(instruction, CloseStream):
-                # The stream is removed later, when its message `StreamEnded` arrives.
+                # The stream stays in `_streams` until its message `StreamEnded` arrives.
                 self._streams[instruction.stream].end()
             else:
                 yield instruction

@@ -49,7 +49,7 @@ def list_tree(job_id: str) -> Operation[list[cluster_pb2.JobStatus]]:
     root = yield from get_job_status(job_id, without_tasks=True, timeout_s=DEFAULT_TIMEOUT_S)
     below = f"{job_id}/"
     children = yield from list_jobs(id_prefix=below)
-    # Controllers of earlier releases ignore the prefix, and return all jobs.
+    # The ids are compared here, too, because controllers of earlier releases ignore `id_prefix` and return all jobs.
     return [root, *(job for job in children if job.job_id.startswith(below))]
 
 
@@ -82,7 +82,7 @@ class JobTree(Generic[Source]):
 
     @property
     def has_unread(self) -> bool:
-        """Whether the lines of a known job were not read yet."""
+        """Whether the tree contains jobs whose lines were not read yet."""
         return bool(self._unread)
 
     def add_paused(self, sources: Iterable[Source]) -> None:
@@ -177,7 +177,8 @@ class TreeLogStream(Iterator[LogEntry]):
         self._is_closed.set()
         for stream in list(self._streams.values()):
             stream.close()
-        # Another thread iterates over the generator. That thread ends by itself, because the streams are closed.
+        # A generator cannot be closed while another thread iterates over it. The error is ignored, because that thread
+        # ends by itself when the streams are closed.
         with suppress(ValueError):
             self._batches.close()
 
@@ -241,7 +242,8 @@ class TreeLogStream(Iterator[LogEntry]):
                     threads[-1].start()
                     running += 1
                 if not running:
-                    # All known jobs have ended. A child job may have been submitted since the last list was read.
+                    # All known jobs have ended. The list is read again, because a child job may have been submitted
+                    # since the last list.
                     self._read_list()
                     if not self._tree.has_unread:
                         return

@@ -74,7 +74,7 @@ class TaskTunnel:
     """Connects a client with the running attempt of one task. Each attempt needs a new tunnel.
 
     Args:
-        calls: The calls to the controller.
+        calls: The object that makes the calls to the controller.
         job_id: The job.
         task_index: The task.
         events: The functions that the tunnel calls.
@@ -124,7 +124,7 @@ class TaskTunnel:
 
     @property
     def is_silent(self) -> bool:
-        """Whether the servers do not answer, and the user was informed of this."""
+        """Whether the servers have not answered for so long that the user got a notice about it."""
         return self._is_silence_told
 
     async def open_channel(self, target: ChannelTarget) -> Channel:
@@ -199,7 +199,8 @@ class TaskTunnel:
             await asyncio.sleep(self._backoff.next_s())
 
     async def _stream(self, tunnel: Tunnel) -> TunnelMessage.Closed | None:
-        """Apply the messages of one stream. Return the message that closes the tunnel, or None if the stream broke."""
+        """Open one stream of the tunnel, and apply its messages. Return the message that closes the tunnel, or None if
+        the stream broke."""
         request = OpenTunnelRequest(job_id=self._job_id, task_index=self._task_index, tunnel_id=self._tunnel_id)
         if self.attempt_id is not None:
             request.attempt_id, request.resume = self.attempt_id, True
@@ -268,7 +269,8 @@ class TaskTunnel:
         )
 
     def _adapt(self, took_s: float) -> None:
-        """Choose the size of the next call. Large calls are efficient, but other channels wait for a slow call."""
+        """Choose how many bytes the next call sends, from the duration of the last call. Large calls are efficient, but
+        other channels wait during a slow call."""
         if took_s < _GOOD_CALL_S:
             self._write_bytes = min(self._write_bytes * 2, _MOST_WRITE_BYTES)
         elif took_s > _LONG_CALL_S:

@@ -35,7 +35,7 @@ class AsyncTunnelCalls:
     """The calls of an async client.
 
     Args:
-        connection: The connections of the client.
+        connection: The object that makes the calls of the client.
         kind: The purpose of the tunnels: port forwarding, or commands in tasks.
     """
 
@@ -56,7 +56,7 @@ class ThreadTunnelCalls:
     """The calls of a sync client. Each call is made in a daemon thread, so that the program can end during the call.
 
     Args:
-        connection: The connections of the client.
+        connection: The object that makes the calls of the client.
         kind: The purpose of the tunnels: port forwarding, or commands in tasks.
     """
 
@@ -72,7 +72,8 @@ class ThreadTunnelCalls:
         handle = StreamHandle()
 
         def put(item: TunnelMessage | BaseException | None) -> None:
-            with contextlib.suppress(RuntimeError):  # The event loop has ended, because the forward was closed.
+            # The message is dropped if the event loop has ended, because the tunnel was closed.
+            with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(queue.put_nowait, item)
 
         def read() -> None:
@@ -99,7 +100,7 @@ class ThreadTunnelCalls:
         answered: asyncio.Future[WriteTunnelResponse] = loop.create_future()
 
         def settle(answer: WriteTunnelResponse | None, error: BaseException | None) -> None:
-            if answered.done():  # The forward was closed during the call.
+            if answered.done():  # The tunnel was closed during the call.
                 return
             if answer is None:
                 answered.set_exception(error or AssertionError("a call has an answer or an error"))
@@ -112,7 +113,8 @@ class ThreadTunnelCalls:
                 outcome = self._connection.perform(write_tunnel(request, timeout_s, self._kind)), None
             except BaseException as error:  # noqa: BLE001 - The event loop raises the error.
                 outcome = None, error
-            with contextlib.suppress(RuntimeError):  # The event loop has ended, because the forward was closed.
+            # The answer is dropped if the event loop has ended, because the tunnel was closed.
+            with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, *outcome)
 
         threading.Thread(target=call, name="iris-tunnel-writer", daemon=True).start()

@@ -24,12 +24,12 @@ class Seen:
 
     @classmethod
     def of_job(cls, status: cluster_pb2.JobStatus) -> Seen:
-        """Return the state in the status of a job."""
+        """Return the last state of a job from its status."""
         return cls(JobState(status.state), job_summary(status))
 
     @classmethod
     def of_task(cls, status: cluster_pb2.TaskStatus) -> Seen:
-        """Return the state in the status of a task."""
+        """Return the last state of a task from its status."""
         parts = [state_name(status.state)]
         why = status.status_message or status.error
         if status.HasField("exit_code") and "exit code" not in why:

@@ -49,7 +49,8 @@ def web(*, job: str | None, print_only: bool, as_json: bool, address: str | None
         base = cluster.controller_address
         shown = ("", None) if target is None else (target.job.job_id, target.task_index)
         if not print_only and not as_json and _has_browser():
-            # The link is on the command line of the browser, which all users of this machine can see.
+            # All users of this machine can see the link on the command line of the browser. Therefore the code in this
+            # link works only for the same user.
             code = cluster.create_sign_in_code(same_user=True)
             if webbrowser.open(web_link(base, code.code, *shown)):
                 output.note(f"the page of {base} opens in your browser; if it does not: iris web --print")

@@ -1,4 +1,4 @@
-"""`iris context list`, `use`, `show`, `remove`."""
+"""The commands `iris context list`, `use`, `show` and `remove`."""
 
 from __future__ import annotations
 

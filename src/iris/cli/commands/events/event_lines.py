@@ -22,6 +22,7 @@ _STYLES = {
     "task.running": _CYAN, "task.succeeded": _GREEN, "task.killed": _MAGENTA, "task.retried": _YELLOW,
     "worker.registered": _GREEN, "webhook.recovered": _GREEN,
 }  # fmt: skip
+
 # In events of these groups, the owner is the user who caused the event, and not the owner of the job.
 _USER_GROUPS = ("exec", "session", "stacks", "tunnel")
 _LEVEL_STYLES = {"warning": RED, "error": RED}

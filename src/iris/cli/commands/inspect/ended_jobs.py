@@ -16,7 +16,7 @@ def note_end(output: Output, job: cluster_pb2.JobStatus, options: str) -> None:
     """If a job has ended, print which commands show how it ended and what it wrote.
 
     Args:
-        output: The output.
+        output: The object that prints the commands.
         job: The status of the job.
         options: The options of `iris` that choose the cluster.
     """

@@ -143,7 +143,8 @@ def submit_edited(connection: Connection, job_id: str, name: str | None, edit: E
 
 
 def _apply(request: LaunchRequest, before: Edited, after: Edited) -> None:
-    """Replace the fields of a submission whose options were changed."""
+    """Change a submission as the user has edited it: replace the fields that belong to changed options, and all
+    environment variables."""
     changed = [name for name in _FIELDS if after.options[name] != before.options[name]]
     if changed:
         fresh = _fresh_request(after.options)
@@ -152,8 +153,8 @@ def _apply(request: LaunchRequest, before: Edited, after: Edited) -> None:
     if "replicas" in changed or "independent" in changed:
         if request.num_inputs:
             raise InvalidArgumentError("replicas and independent follow from the inputs, which cannot be changed here")
-        # The earlier job may itself be a retry of some tasks of another job. Its tasks then have the indices of that
-        # other job. The new job numbers its tasks from 0.
+        # If the earlier job was a retry of some tasks of another job, its tasks see the indices of that other job.
+        # These indices do not fit the new number of tasks, so they are removed.
         request.ClearField("seen_task_indices")
         request.ClearField("seen_num_tasks")
     if "max_retries_failure" in changed and not request.max_retries_failure and (request.retry_on or request.fail_on):

@@ -247,8 +247,8 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     "--timeout-warning",
     type=LIMIT,
     default=0.0,
-    help="Send SIGUSR1 to the processes of an attempt that handle this signal, this long before a time limit ends the"
-    " attempt. Default: never.",
+    help="Send SIGUSR1 this long before a time limit ends an attempt, to the processes of the attempt that handle the"
+    " signal. Default: never.",
 )
 @click.option(
     "--watch-hang",
@@ -385,7 +385,8 @@ def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str |
         from iris.cli.attach import attach
 
         with Feeder(connection, job.job_id, output) if feeds else contextlib.nullcontext():
-            # With --reuse, the job may be an earlier job that has another number of tasks.
+            # With --reuse, the job may be an earlier job with another number of tasks. Therefore its status is
+            # requested.
             num_tasks = job.status().num_tasks if options["reuse"] else len(inputs or ()) or options["replicas"]
             return attach(connection, job, num_tasks, output)
 

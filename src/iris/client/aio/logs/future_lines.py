@@ -31,8 +31,8 @@ class AsyncFutureLines:
     """Reads the lines that tasks write after a reader of their logs has read all existing lines.
 
     Args:
-        connection: The connections of the client.
-        state: The state of the reader.
+        connection: The object that makes the calls of the client.
+        state: The state of the log reader.
     """
 
     def __init__(self, connection: AsyncClusterConnection, state: ReadState) -> None:
@@ -43,7 +43,7 @@ class AsyncFutureLines:
         self._until = min(state.options.until, state.options.follow_until)
 
     async def run(self) -> AsyncGenerator[Items]:
-        """Yield batches of items as they arrive. An empty batch means that no more data has arrived yet."""
+        """Yield batches of log entries as they arrive. An empty batch means that no more data has arrived yet."""
         state, follow = self._state, self._follow
         servers = _ClientServers(self._connection, state)
         driver = AsyncioDriver(
@@ -75,7 +75,7 @@ class AsyncFutureLines:
         return not self._follow.is_over and self._state.options.is_follow_over()
 
     def wake(self) -> None:
-        """Let the iteration over `run` return soon, even if no data arrives."""
+        """Make the iteration over `run` yield soon, even if no data arrives."""
         if self._driver is not None:
             self._driver.wake()
 

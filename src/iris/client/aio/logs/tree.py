@@ -71,8 +71,8 @@ class AsyncTreeLogStream(AsyncIterator[LogEntry]):
         self._is_closed = True
         for stream in list(self._streams.values()):
             await stream.close()
-        # `aclose` raises RuntimeError while another asyncio task iterates over the generator. In this case, the other
-        # task ends the generator.
+        # A generator cannot be closed while another asyncio task iterates over it. The error is ignored, because that
+        # task then ends the generator.
         with suppress(RuntimeError):
             await self._lines.aclose()
             await self._batches.aclose()
@@ -148,7 +148,8 @@ class AsyncTreeLogStream(AsyncIterator[LogEntry]):
                     tasks.append(asyncio.create_task(_forward(source, arrived)))
                     running += 1
                 if not running:
-                    # All known jobs have ended. A child job may have been submitted since the last list was read.
+                    # All known jobs have ended. The list is read again, because a child job may have been submitted
+                    # since the last list.
                     await self._read_list()
                     if not self._tree.has_unread:
                         return
