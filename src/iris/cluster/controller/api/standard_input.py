@@ -67,7 +67,7 @@ class StandardInput:
         job = record.job
         if not record.launch.stdin:
             raise FailedPreconditionError(
-                f"job {job.job_id!r} was submitted without standard input",
+                f"job {job.job_id!r} was submitted without standard input: submit a job with stdin to send input",
                 reason=ErrorReason.NO_STDIN,
                 metadata={"job_id": job.job_id},
             )

@@ -33,7 +33,7 @@ from iris.system.clock import now_for_ages_ms, now_ms, wall_s
 
 DEFAULT_TTL_S = 30 * 86400
 MAX_TTL_S = 10 * 366 * 86400
-_LISTED_S = 7 * 86400  # The seconds for which an expired token stays in the list.
+_LISTED_S = 7 * 86400  # An expired token stays in the list of tokens for this many seconds.
 
 Token = cluster_pb2.Controller.Token
 

@@ -311,7 +311,7 @@ class Job:
             instructions += task.request_final_stop(Stop.TASK, error, FailureCode.TERMINATED)
         self._mark_changed(task)
         self.deferred.pop(task_index, None)
-        gang = self.gangs.get(task.gang_id)  # None while the job waits for other jobs.
+        gang = self.gangs.get(task.gang_id)  # The gang is None while the job waits for other jobs.
         missing = sum(one.state in (FAILED, KILLED) or one.stop is Stop.TASK for one in self.tasks)
         if self.coscheduled and missing > self.max_task_failures:
             text = f"task {task_index} was {error}"

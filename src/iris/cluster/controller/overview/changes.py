@@ -17,7 +17,7 @@ class ChangingList(Generic[M]):
     last number that it knows.
 
     Attributes:
-        revision: The number of the last change.
+        revision: The number of the last change of the list.
     """
 
     def __init__(self) -> None:

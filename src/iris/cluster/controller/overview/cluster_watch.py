@@ -30,7 +30,7 @@ WatchClusterResponse = cluster_pb2.Controller.WatchClusterResponse
 
 BEAT_S = 10.0
 PERIOD_S = 2.0
-_SHARE = 20  # The pause after a snapshot is at least this many times as long as the snapshot took.
+_SHARE = 20  # The pause after each snapshot is at least this many times as long as the making of the snapshot.
 MOST_WAITING = 200
 MOST_EVENTS = 200  # The largest number of events in one message. Older events are left out.
 _log = logging.getLogger(__name__)

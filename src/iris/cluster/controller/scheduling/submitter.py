@@ -214,7 +214,7 @@ class Submitter:
                 self._explanations.explain(gang.job_id, gang_id, cause)
 
     def _explain_job(self, job_id: str) -> None:
-        """Set the reasons of a job's queued gangs again, because the reasons contain the job's last loss."""
+        """Set the reasons of a job's queued gangs again, because the reasons name the last loss of an allocation."""
         queue = self._gangs.queue
         for gang_id in self._explanations.gangs_of(job_id):
             cause = self._common_causes.get(queue.kind_of(gang_id)) if gang_id in queue else None

@@ -27,7 +27,7 @@ class Quota:
 
 
 class QuotaUse:
-    """The number of unfinished jobs and tasks of each user.
+    """Counts the unfinished jobs and tasks of each user.
 
     Args:
         quota: The quota of every user.

@@ -56,7 +56,7 @@ class TracedJobs:
         are None if the job's spans are not recorded. If the job was removed and is not kept, return None.
         """
         record = await self._jobs.get(job_id)
-        # If the found job was submitted too late, it has the id of a removed job.
+        # A job that was submitted after `time_ms` is a later job with the same id.
         if record is None or record.job.submitted_at_ms > time_ms:
             record = self._removed[job_id][0] if job_id in self._removed else None
         if record is None or record.job.submitted_at_ms > time_ms:

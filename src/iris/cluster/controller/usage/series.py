@@ -209,5 +209,5 @@ class UsageSeries:
 
 
 def clamped(value: int) -> int:
-    """Return a value that a column can store. A faulty worker may report any number."""
+    """Return the number closest to a reported value that a column can store. A faulty worker may report any number."""
     return value if 0 <= value <= _LARGEST else min(max(value, 0), _LARGEST)

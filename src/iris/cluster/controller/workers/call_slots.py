@@ -27,7 +27,7 @@ class WorkerCalls:
     def __init__(self) -> None:
         self._lane = FairLane("calls of workers", at_once=_AT_ONCE, per_caller=_OF_WORKER)
         self._silent_lane = FairLane("calls of silent workers", at_once=_AT_ONCE_OF_SILENT, per_caller=1)
-        self._failed_s: dict[str, float] = {}  # The time of the last failed call, by worker id.
+        self._failed_s: dict[str, float] = {}  # The time of the last failed call to each worker, by worker id.
 
     @property
     def num_waiting(self) -> int:
