@@ -49,7 +49,7 @@ def is_plain_number(text: str) -> bool:
 
 
 def write_span(seconds: float) -> str:
-    """Return a number of seconds as text for `read_span`. The unit is the largest one that divides the number."""
+    """Return a number of seconds as text that `read_span` can read, in the largest unit that divides the number."""
     for unit, length in _SECONDS.items():
         if seconds and seconds % length == 0:
             return f"{seconds // length:.0f}{unit}"

@@ -77,7 +77,8 @@ def is_for_admins(kind: str) -> bool:
 
 
 def check_kinds(kinds: Iterable[str]) -> tuple[str, ...]:
-    """Return the kinds that a user has chosen, after a check. `job.*` stands for all kinds that begin with `job.`.
+    """Check the kinds of events that a user has chosen, and return these kinds. `job.*` stands for all kinds that begin
+    with `job.`.
 
     Raises:
         InvalidArgumentError: There is no such kind. The message suggests similar kinds.

@@ -43,7 +43,7 @@ def test_identical_stacks_of_a_gang_are_one_group_and_a_different_stack_is_a_sec
     assert merged.idle_threads == 32
 
 
-def test_text_of_a_hung_gang_shows_each_stack_once() -> None:
+def test_text_of_the_stacks_of_a_hung_gang_shows_each_stack_once() -> None:
     assert str(hung_gang()).splitlines() == [
         "job g: the stacks of 32 tasks",
         "",

@@ -1,6 +1,6 @@
 """Answers calls while the controller loads its state, which can take minutes after an upgrade.
 
-The health service answers that the server does not serve yet. All other calls get UNAVAILABLE with the progress, so
+The health service answers that the server is not ready yet. All other calls get UNAVAILABLE with the progress, so
 that clients and workers try again.
 """
 

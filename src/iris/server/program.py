@@ -132,21 +132,21 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--config",
         required=True,
-        help="the configuration of the cluster with its state_dir: a JSON object, or the path of a TOML file",
+        help="The configuration of the cluster with its state_dir: a JSON object, or the path of a TOML file.",
     )
     parser.add_argument(
-        "--temporary", action="store_true", help="keep jobs in memory only, and remove the state directory at the end"
+        "--temporary", action="store_true", help="Keep jobs in memory only, and remove the state directory at the end."
     )
     parser.add_argument(
         "--take-over",
         action="store_true",
-        help="continue the jobs of a state directory that was moved or restored; the original must not run again",
+        help="Continue the jobs of a state directory that was moved or restored. The original must not run again.",
     )
-    parser.add_argument("--parent-pid", type=int, help="end the server when the process with this id ends")
+    parser.add_argument("--parent-pid", type=int, help="End the server when the process with this id ends.")
     parser.add_argument(
         "--ready-fd",
         type=int,
-        help="when the server is ready, write a line of JSON to this file descriptor: its address, or an error; before"
-        " that, lines with its progress may come",
+        help="Write a line of JSON to this file descriptor when the server is ready or has failed: its address, or the"
+        " error. Lines with its progress may come before.",
     )
     return parser.parse_args()

@@ -57,7 +57,7 @@ def create_file(path: Path, content: str | bytes, *, durable: bool = False) -> b
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable, as `fsync` does for the content of a file."""
+    """Write the entries of a directory to the disk, so that new and renamed files survive a crash of the machine."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):  # The error is ignored, because some file systems cannot sync a directory.

@@ -69,7 +69,7 @@ class Caller:
         return bool(self.job_id) and job_id == self.job_id
 
     def is_above(self, job_id: str) -> bool:
-        """Return whether a job is a child job of this task's job, or a descendant of a child job."""
+        """Return whether a job is a child job of the calling task's job, or a descendant of such a child job."""
         return bool(self.job_id) and job_id.startswith(f"{self.job_id}/")
 
 

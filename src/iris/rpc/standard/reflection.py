@@ -106,7 +106,7 @@ class _StreamLimit:
     async def intercept_bidi_stream(
         self, call_next: Callable[..., AsyncIterator[Any]], requests: AsyncIterator[Any], ctx: Any
     ) -> AsyncIterator[Any]:
-        """Make a call if the caller has not reached the limit of reflection streams."""
+        """Serve a call, unless the caller has reached the limit of reflection streams."""
         messages = self._open.limited(caller().key, call_next(requests, ctx))
         try:
             async for message in messages:

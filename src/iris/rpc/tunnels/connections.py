@@ -15,7 +15,7 @@ class ByteReader(Protocol):
 
 
 class Abortable(Protocol):
-    """A connection that can be closed at once, without sending the bytes that wait."""
+    """A connection that can be closed at once, without sending the bytes that were not sent yet."""
 
     def abort(self) -> None:
         """Close the connection at once. Bytes that were not sent yet are lost."""

@@ -21,8 +21,8 @@ _SETTINGS_TYPE = 4
 class Backend(httpcore.SyncBackend):
     """Opens the connections that httpcore needs.
 
-    httpcore writes the head and the body of a request one after the other. The connections of this backend send a small
-    request in one packet, so that the server wakes up once and not twice. A connection keeps what httpcore
+    httpcore writes the head and the body of a request one after the other. The connections that this object opens send
+    a small request in one packet, so that the server wakes up once and not twice. A connection keeps what httpcore
     writes, and sends it when httpcore begins to read the answer. Therefore the backend is only for connections that
     carry one call at a time.
 

@@ -26,7 +26,7 @@ class HttpResponseParser:
     """Parses one answer.
 
     Args:
-        protocol: The receiver of the parts of the answer.
+        protocol: The object whose `on_…` methods are called with the parts of the answer.
     """
 
     def __init__(self, protocol: AnswerProtocol) -> None:

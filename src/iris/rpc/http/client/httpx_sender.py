@@ -36,7 +36,7 @@ def check_transport(value: object, *, is_async: bool = False) -> Any:
         is_async: Whether the client is async and needs an `httpx.AsyncBaseTransport`.
 
     Raises:
-        InvalidArgumentError: (a `ValueError`) The argument is not a transport of this kind.
+        InvalidArgumentError: (a `ValueError`) The argument is not a transport of httpx that the client can use.
     """
     # If the program has not imported httpx, the argument cannot be a transport of httpx.
     httpx = sys.modules.get("httpx")

@@ -329,7 +329,8 @@ class Http2Framing:
         self._collect()
 
     def reset(self, stream_id: int, code: int) -> None:
-        """End a stream before its answer is complete. If the answer is complete, refuse the rest of the request."""
+        """Reset a stream. A client whose answer is complete learns from the reset that it need not send the rest of its
+        request."""
         if self._is_broken:
             return
         # The error means that the stream has ended already, so that nothing needs to be reset.

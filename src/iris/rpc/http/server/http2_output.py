@@ -81,7 +81,8 @@ class Http2Output:
         self._schedule_flush()
 
     def reset(self, stream: WaitingStream, code: int) -> None:
-        """End a stream before its answer is complete. If the answer is complete, refuse the rest of the request."""
+        """Reset a stream. A client whose answer is complete learns from the reset that it need not send the rest of its
+        request."""
         self._framing.reset(stream.stream_id, code)
         self._schedule_flush()
 
