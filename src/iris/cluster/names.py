@@ -23,7 +23,7 @@ from iris.reasons import ErrorReason
 MAX_NAME_BYTES = 200
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _PORT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-# Nearly all names have this form, and are accepted without a check of each character.
+# Nearly all names match this expression, and are accepted without a check of each character.
 _PLAIN = re.compile(r"[!-~](?:[ -~]*[!-~])?", re.ASCII)
 
 # Unicode's general categories of invisible characters.

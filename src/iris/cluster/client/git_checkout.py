@@ -80,7 +80,7 @@ def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes] | None
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("GIT_") or name in _KEPT_VARIABLES
     }
-    # These settings stop git from writing the index, and from starting a daemon that outlives this process.
+    # With these settings, git neither writes the index nor starts a daemon that outlives this process.
     environment["GIT_OPTIONAL_LOCKS"] = "0"
     try:
         return subprocess.run(
@@ -91,5 +91,5 @@ def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes] | None
             capture_output=True,
             check=False,
         )
-    except OSError:  # The error means that git is not installed, or that this user may not enter the folder.
+    except OSError:  # Git gives no answer if git is not installed, or if this user may not enter the folder.
         return None

@@ -226,7 +226,7 @@ def _read_set(pattern: bytes, start: int) -> tuple[set[int], int] | None:
     negated = pattern[index : index + 1] in (b"!", b"^")
     index += negated
     members: set[int] = set()
-    before: int | None = None  # The last byte that was read, because it begins a range such as `a-z` if "-" follows.
+    before: int | None = None  # The byte before the current one. It begins a range such as `a-z` if "-" follows.
     is_first = True
     while is_first or pattern[index : index + 1] != b"]":
         is_first = False

@@ -179,7 +179,8 @@ def is_away(directory: Path) -> bool:
     if (directory / AWAY).exists():
         return True
     if (directory / END).exists():
-        return False  # The log was fetched again, so its files replace the folded log.
+        # The controller has fetched the log back from the log location, so the files of the log replace the folded log.
+        return False
     folded = find_folded(directory)
     return folded is not None and folded.away
 

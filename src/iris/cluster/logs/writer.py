@@ -326,7 +326,7 @@ class LogWriter:
         try:
             (self._directory / oldest.segment_name).unlink()
         except FileNotFoundError:
-            pass  # The file may be missing, because another process has removed it. There is nothing left to do.
+            pass  # If another process has already removed the file, there is nothing left to do.
         except OSError as error:
             _log.warning("cannot remove the oldest of the log %s: %s", self._directory, error)
 

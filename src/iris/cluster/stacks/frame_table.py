@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from iris.cluster.stacks.size_limit import SizeLimit
 from iris.rpc.cluster_pb2 import StackFrame
 
-# The size in a message of a stack frame without its texts: the line number, and the headers of the fields.
+# The bytes that a stack frame takes in a message besides its texts: the line number, and the headers of the fields.
 _FRAME_BYTES = 10
 
 

@@ -144,7 +144,7 @@ class FoldedSegment:
 
 def _read(directory: Path, reading: Callable[[sqlite3.Connection], T]) -> T | None:
     if not directory.name.isdigit():
-        # This is the directory of a worker that uploads its logs. Only the controller's directories have a database.
+        # A worker that uploads its logs has no database. Only the directories of the controller have a database.
         return None
     path = directory.parent.parent / DATABASE_NAME
     return _databases().read(path, reading) if path.exists() else None

@@ -96,7 +96,7 @@ def _lock_directory() -> Path:
     directory with the name of the shared directory, this worker uses its own directory.
     """
     directory = Path(tempfile.gettempdir()) / f"iris-ports-{os.getuid()}"
-    # If the path leads to a file, this worker uses a directory of its own instead.
+    # If the path of the shared directory leads to a file, this worker uses a directory of its own instead.
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=0o700, exist_ok=True)
         if directory.lstat().st_uid == os.getuid() and not directory.is_symlink():

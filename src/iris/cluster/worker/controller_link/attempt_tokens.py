@@ -147,8 +147,8 @@ class AttemptTokens:
     def _answered(self, key: _Key, question: asyncio.Task[None]) -> None:
         del self._asking[key]
         if not question.cancelled():
-            # This call prevents asyncio from logging the error if no caller waits any more. Callers that still wait get
-            # the error.
+            # Reading the exception prevents asyncio from logging the error if no caller waits any more. Callers that
+            # still wait get the error.
             question.exception()
 
     async def _ask_controller(self, known: Caller, token: str) -> None:

@@ -292,8 +292,8 @@ class LogUpload:
             log.writer.unsubscribe(callback)
         self._news.pop(log, None)
         with contextlib.suppress(OSError):
-            # The file shows that the controller has the whole log. Therefore the log may be removed early from this
-            # disk.
+            # The file `handed_over` shows that the controller has the whole log. Therefore the log may be removed early
+            # from this disk.
             if uploaded:
                 log.directory.uploaded.touch()
             log.directory.upload_pending.unlink(missing_ok=True)

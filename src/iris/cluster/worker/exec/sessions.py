@@ -17,7 +17,8 @@ from iris.rpc import cluster_pb2
 from iris.rpc.cluster_pb2 import ChannelTarget, ExecTarget
 from iris.rpc.tunnels.connections import Streams
 
-# These tunnels have no time limits. The exec sessions check their limits themselves, and end with their attempt.
+# The tunnels of exec sessions have no time limits. The exec sessions check their limits themselves, and end with their
+# attempt.
 EXEC_TUNNEL_TIMES = TunnelTimes(idle_s=math.inf, linger_s=math.inf)
 MAX_SESSIONS = 32  # The largest number of commands that clients run in one attempt at once.
 

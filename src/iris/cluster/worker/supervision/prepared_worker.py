@@ -149,7 +149,8 @@ def _receive_order(connection: socket.socket) -> str:
     os.environ.clear()
     os.environ.update(order["env"])
     sys.argv = ["iris.cluster.worker", *order["arguments"], "--credentials", f"/dev/fd/{credentials}"]
-    # The server paused the collector while its modules were loaded. The launcher and the reaper need the collector.
+    # The server paused the garbage collector while its modules were loaded. The launcher and the reaper need the
+    # garbage collector.
     gc.freeze()
     gc.enable()
     return secrets.token_hex(8)

@@ -82,6 +82,7 @@ class _EventWatch(Watch[Event]):
                 return not self._request.follow
             self._answered()
             if message.cursor:
-                # The next request begins after the cursor. It must not ask for the newest events (`tail`) once more.
+                # If the stream breaks, the next request begins after the cursor, and does not ask for the newest events
+                # (`tail`) once more.
                 self._request.cursor, self._request.tail = message.cursor, 0
             yield from message.events
