@@ -275,7 +275,7 @@ def _attempt_of(task: cluster_pb2.TaskStatus, number: int) -> cluster_pb2.TaskAt
     if 0 <= number < len(task.attempts):
         return task.attempts[number]
     raise NotFoundError(
-        f"task {task.task_id!r} has no attempt {number}: it has had {len(task.attempts)}, counted from 0",
+        f"task {task.task_id!r} has no attempt {number}: it has had {len(task.attempts)}, with ids that start at 0",
         reason=ErrorReason.ATTEMPT_NOT_FOUND,
         metadata={"task_id": task.task_id, "attempt_id": str(number)},
     )

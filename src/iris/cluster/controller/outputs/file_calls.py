@@ -146,7 +146,7 @@ class FileCalls:
             )
         if not 0 <= number < len(task.attempts):
             raise NotFoundError(
-                f"task {request.task_id!r} has no attempt {number}: it has had {len(task.attempts)}, counted from 0",
+                f"task {request.task_id!r} has no attempt {number}: its attempts are 0 to {len(task.attempts) - 1}",
                 reason=ErrorReason.ATTEMPT_NOT_FOUND,
                 metadata={"task_id": request.task_id, "attempt_id": str(number)},
             )

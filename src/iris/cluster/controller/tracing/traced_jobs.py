@@ -33,8 +33,8 @@ class TracedJobs:
     def __init__(self, jobs: Jobs, max_kept_tasks: int = MAX_KEPT_TASKS) -> None:
         self._jobs = jobs
         self._max_kept_tasks = max_kept_tasks
-        # The removed jobs by id, each with the number of the event up to which the job is kept. `_kept_tasks` is the
-        # number of their tasks.
+        # The kept removed jobs by id, each with the number of the event up to which the job is kept. `_kept_tasks` is
+        # the number of tasks of all kept jobs.
         self._removed: OrderedDict[str, tuple[JobRecord, int]] = OrderedDict()
         self._kept_tasks = 0
         # The job that was looked up last. This cache of one job is enough, because the events of one job often follow
