@@ -77,8 +77,8 @@ def complete_context(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 class _TooSlow(BaseException):
-    """The error that ends a completion when the cluster has not answered in time. It is not an `Exception`, so that the
-    client does not treat it as a broken connection and repeat the call.
+    """The error that ends a completion when the cluster has not answered in time. The class is not a subclass of
+    `Exception`, because the client would otherwise treat the error as a broken connection and repeat the call.
     """
 
 

@@ -32,7 +32,7 @@ def read_array(text: str) -> tuple[list[str], int | None]:
     value is None if the array has no limit.
 
     Raises:
-        InvalidArgumentError: The text has another form, or too many numbers.
+        InvalidArgumentError: The text is not such an array, or has too many numbers.
     """
     numbers, percent, limit = text.partition("%")
     parts = [_PART.fullmatch(part) for part in numbers.split(",")]
@@ -46,7 +46,8 @@ def read_array(text: str) -> tuple[list[str], int | None]:
         first, last, step = int(part[1]), int(part[2] or part[1]), int(part[3] or 1)
         if last < first or not step:
             raise InvalidArgumentError(
-                f"--array must have ranges FIRST-LAST or FIRST-LAST:STEP with a number in them, got {quoted(part[0])}"
+                "--array must have ranges FIRST-LAST or FIRST-LAST:STEP, where LAST is at least FIRST, and STEP is at"
+                f" least 1, got {quoted(part[0])}"
             )
         if (last - first) // step >= MAX_INPUTS:
             raise _too_many(what="--array", count=(last - first) // step + 1)

@@ -79,8 +79,8 @@ class JobWatch:
     """A context manager that shows what a job does, while another part of the program shows the lines of the job's
     tasks.
 
-    A terminal shows the text as a status line. Other outputs get one line for each reason for which the job waits, and
-    nothing while the job runs.
+    On a terminal, a status line shows the activity of the job. Other outputs get one line for each reason for which the
+    job waits, and nothing while the job runs.
 
     Args:
         client: The client of the cluster.
@@ -185,7 +185,7 @@ class JobWatch:
         """
 
         def text(quiet_s: float) -> str:
-            # Each call makes a new text, because the text contains the time for which the job has run.
+            # The text is made again for each call, because it contains for how long the job has run.
             return f"{activity_of(self._job, self._tasks.values()).runs}; no output for {words_of_seconds(quiet_s)}"
 
         self._output.set_status_when_quiet(text, _SHOW_RUNNING_AFTER_S)

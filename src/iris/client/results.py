@@ -95,8 +95,8 @@ class Outcomes:
         return [load(self.tasks[index], loads) for index in range(self.job.num_tasks)]
 
     def exception_of(self, task_index: int | None, loads: Loads) -> BaseException | None:
-        """Return the exception that the callable raised in a task. Return None if the callable raised no exception, or
-        if `task_index` is None.
+        """Return the exception that the callable raised in the task `task_index`. Return None if the callable raised no
+        exception, or if `task_index` is None.
         """
         return None if task_index is None else load_exception(self.tasks[task_index], loads)
 

@@ -341,7 +341,7 @@ def parent_job(token: str | None, controller_address: str) -> JobInfo | None:
 
 
 def _exit_codes(name: str, codes: Sequence[int], retries: int) -> list[int]:
-    """Return the sorted exit codes of an argument, without duplicates."""
+    """Check an argument that is a list of exit codes, and return the codes sorted and without duplicates."""
     items = check_items(name, codes, "a list of exit codes, for example [75]")
     if items and not retries:
         raise InvalidArgumentError(

@@ -28,7 +28,7 @@ def load_exception(task: cluster_pb2.TaskStatus, loads: Callable[[bytes], Any] |
 
 def load_raised(pickled: bytes, traceback: str, loads: Callable[[bytes], Any] | None) -> BaseException:
     """Return an exception that a task has raised, with a `RemoteTraceback` as its `__cause__`. If the exception cannot
-    be loaded here, return the `RemoteTraceback` itself, which also says what happened.
+    be loaded here, return the `RemoteTraceback` itself, which contains the traceback in the task as text.
 
     Args:
         pickled: The pickled exception, or no bytes if the task could not pickle the exception.

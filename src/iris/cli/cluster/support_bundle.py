@@ -77,7 +77,7 @@ notes.txt       what could not be collected, and why
 
 
 class BundleFiles:
-    """The files of a bundle, and notes about missing ones.
+    """The files of a bundle, and notes about files that could not be collected.
 
     Args:
         secrets: Texts that must not appear in the bundle.

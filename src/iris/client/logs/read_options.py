@@ -156,7 +156,8 @@ class ReadOptions:
 
     @property
     def has_no_filter(self) -> bool:
-        """Whether the servers send all records. If True, missing bytes are a gap."""
+        """Whether no filter is set, so that the servers send all records. Only in this case, missing bytes are a gap in
+        the log."""
         return not self.filter.ByteSize()
 
 

@@ -32,7 +32,7 @@ class ReadState:
     Args:
         job_id: The job.
         tasks: The tasks by index, as the controller described them when the reader started.
-        routes: The choice of the server for each attempt.
+        routes: The object that chooses the server for each attempt.
         options: The options of the log reader.
 
     Attributes:
@@ -70,7 +70,7 @@ class ReadState:
         """Return the state of a new reader.
 
         Args:
-            reachable: Which workers this machine can call directly.
+            reachable: The object that finds out which workers this machine can call directly.
             job_id: The job.
             task_indices: The tasks to read. None: all tasks of the job.
             options: The options of the log reader.
@@ -89,7 +89,7 @@ class ReadState:
     # The line readers.
 
     def new_reader(self, task_index: int, position: Position) -> LineReader | RawReader:
-        """Return a reader of the records of one attempt, from a position."""
+        """Return an object that turns the records of one attempt into entries or bytes, from the given position on."""
         if self.reads_lines:
             whole = self.options.has_no_filter
             return LineReader(self.job_id, task_index, position, whole=whole, parts=self.partial)

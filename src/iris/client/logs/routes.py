@@ -21,7 +21,7 @@ class Routes:
     """Chooses the server from which the client reads the log of each attempt.
 
     Args:
-        reachable: Which workers this machine can call directly.
+        reachable: The object that finds out which workers this machine can call directly.
         route: The route that the user has chosen.
     """
 

@@ -132,7 +132,7 @@ class ThreadDriver(Generic[Server]):
 
     @property
     def has_arrivals(self) -> bool:
-        """Whether the queue contains messages that `apply` has not processed yet."""
+        """Whether the queue contains messages that were not passed to `apply` yet."""
         return not self._arrivals.empty()
 
     def start(self) -> None:
@@ -250,8 +250,8 @@ class _StreamThread:
         self._thread.start()
 
     def message_taken(self) -> None:
-        """Note that the iterating thread has removed a message of this stream from the queue. The stream may then queue
-        another message."""
+        """Record that the iterating thread has removed a message of this stream from the queue. The stream may then add
+        another message to the queue."""
         self._free_buffers.release()
 
     def end(self) -> None:

@@ -163,7 +163,7 @@ class TreeLogStream(Iterator[LogEntry]):
 
     @property
     def ends(self) -> Mapping[str, Mapping[int, cluster_pb2.LogEnd]]:
-        """For each job that is read, the ends of the logs of its tasks; see `LogStream.ends`."""
+        """The ends of the tasks' logs, by job id and task index. `LogStream.ends` describes them."""
         return {job_id: stream.ends for job_id, stream in self._streams.items()}
 
     def batches(self) -> Iterator[Batch]:

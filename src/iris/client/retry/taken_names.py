@@ -25,8 +25,8 @@ def check_if_exists(if_exists: object) -> str:
 
 
 def launch_or_take(request: cluster_pb2.Controller.LaunchJobRequest, if_exists: str) -> Operation[str]:
-    """Submit a job and return its id. If the name is taken, `if_exists` decides: raise an error, return the id of the
-    existing job, or replace the job."""
+    """Submit a job and return its id. If another job has the name, the value of `if_exists` decides what happens: this
+    function raises an error, returns the id of the existing job, or replaces the existing job."""
     workspace = request.bundle_blob
     try:
         return (yield from launch_job(request))

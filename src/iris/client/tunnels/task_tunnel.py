@@ -1,8 +1,8 @@
 """Keeps a tunnel to the running attempt of a task open, through broken connections.
 
 1. `_stream_until_closed` opens a tunnel and applies its messages. After a broken stream, the same tunnel is resumed.
-2. `_write` takes the parts of the channels and sends them, with one call at a time. Parts that accumulate during a call
-   share the next call.
+2. `_write` sends the data of all channels to the worker, with one call at a time. Data that arrives during a call is
+   sent with the next call.
 3. `run` ends when the attempt has ended. A further `run` waits for the task's next attempt.
 """
 
@@ -170,7 +170,7 @@ class TaskTunnel:
                     await self._calls.write(self._write_request(close=True), _CLOSE_S)
 
     def note(self, text: str) -> None:
-        """Report a message for people, unless it repeats the last one."""
+        """Report a message for people, unless it is the same as the last message."""
         if text != self._last_note:
             self._last_note = text
             self._events.on_note(text)

@@ -88,7 +88,8 @@ class TaskList(TableList[Task], Generic[Task]):
 
 
 class Machines(Sequence[cluster_pb2.Controller.Machine]):
-    """The machines of a cluster, sorted by name, and the queue. The object is a sequence of machines, shown as a table.
+    """The machines of a cluster, sorted by name, and the queued gangs. The object is a sequence of machines, shown as a
+    table.
 
     Attributes:
         message: The answer of the controller.

@@ -68,7 +68,7 @@ def web(*, job: str | None, print_only: bool, as_json: bool, address: str | None
 
 
 def _has_browser() -> bool:
-    """Return whether this machine may have a browser with windows. Without a display, Python would start a text browser
-    in the terminal, and a text browser cannot show the page.
+    """Return whether this machine probably has a graphical browser. Without a display, Python would start a text
+    browser in the terminal, and a text browser cannot show the page.
     """
     return sys.platform != "linux" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))

@@ -51,7 +51,7 @@ class _Place(NamedTuple):
 
     Attributes:
         job: The name of the job or task, or None for a local path.
-        path: The path.
+        path: The local path, or the path in the task.
     """
 
     job: str | None

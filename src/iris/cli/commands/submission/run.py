@@ -452,7 +452,7 @@ def _submit(
     *,
     feeds: bool,
 ) -> Job:
-    """Submit the job. With `feeds`, its task receives the standard input of this command."""
+    """Submit the job. If `feeds` is True, the only task of the job receives the standard input of this command."""
     workspace = options["workspace"]
     folder = None if connection.place == "elsewhere" or workspace else current_folder()
     as_given = ("name", "replicas", "max_parallel", "ports", "rendezvous", "max_task_failures", "inherit_env")
