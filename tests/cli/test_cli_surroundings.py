@@ -66,6 +66,15 @@ def test_tasks_of_iris_run_get_the_environment_of_iris_run_instead_of_iris_up(sh
     assert variables["IRIS_JOB_ID"]
 
 
+def test_child_job_without_the_variables_of_its_parent_gets_the_environment_of_the_worker(shared_up: Iris) -> None:
+    show = "sh -c 'echo $OF_PARENT-$OWN-$OF_UP'"
+    inner = f"iris run --name {{0}} -e OWN=1 {{1}} -- {show}"
+    program = f'iris() {{ {shlex.join(shared_up.command())} "$@"; }}\n'
+    script = program + inner.format("heir", "") + "\n" + inner.format("other", "--no-inherit-env")
+    done = shared_up("run", "-e", "OF_PARENT=2", "--", "sh", "-c", script)
+    assert done.stdout.splitlines() == ["2-1-", "-1-1"], done
+
+
 def test_run_passes_its_umask_to_the_task(shared_up: Iris) -> None:
     assert in_shell(shared_up, "umask 027; iris run -- sh -c umask").stdout == "0027\n"
     assert in_shell(shared_up, "umask 0; iris run -- sh -c umask").stdout == "0000\n"

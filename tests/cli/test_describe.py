@@ -56,6 +56,12 @@ def test_commands_that_describe_suggests_fit_the_state_of_the_job(state: Any, co
     assert next_commands(pb.JobStatus(job_id="the job", state=state, num_tasks=1), None, " --address a") == commands
 
 
+def test_describe_suggests_to_look_at_the_jobs_for_which_a_job_waits() -> None:
+    others = [pb.JobDependency(job_id="the first"), pb.JobDependency(job_id="b")]
+    job = pb.JobStatus(job_id="job", state=pb.JOB_STATE_PENDING, num_tasks=1, waits_for=others)
+    assert next_commands(job, None) == ["iris status 'the first' b", "iris kill job"]
+
+
 @pytest.mark.parametrize(
     ("state", "commands"),
     [(pb.TASK_STATE_FAILED, ["iris profile --memory --address a job/task-3"]), (pb.TASK_STATE_KILLED, [])],

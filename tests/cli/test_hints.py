@@ -78,6 +78,19 @@ def options_of(name: str) -> set[str]:
         ("profile web -d 30", "use '--duration 30'"),
         ("run --export ALL true", "use '--env NAME'"),
         ("run -a 0-9 true", "no such option '-a': use '--array 0-9'"),
+        ("tasks web", "'iris status web' shows each task"),
+        ("launch job.yaml", "'iris run -d -- COMMAND' submits a job"),
+        ("system prune", "'iris rm JOB' removes an ended job"),
+        ("whoami", "'iris context show' shows the cluster"),
+        ("run --mem 2Gi true", "use '--memory 2GiB'"),
+        ("run --cwd /data true", "use '--workspace /data'"),
+        ("run --secret KEY true", "use '--env NAME'"),
+        ("run --concurrency 4 true", "use '--max-parallel 4'"),
+        ("run --exclusive true", "use '--spread'"),
+        ("run --wait true", "leave the option out"),
+        ("kill web --force", "no other signal can be sent"),
+        ("wait --all web", "leave the option out"),
+        ("events --limit 3", "use '--tail 3'"),
     ],
 )
 def test_command_line_of_another_tool_gets_a_hint_with_the_matching_iris_command(line: str, hint: str) -> None:
@@ -85,6 +98,17 @@ def test_command_line_of_another_tool_gets_a_hint_with_the_matching_iris_command
         program.main(line.split(), prog_name="iris", standalone_mode=False)
     assert hint in caught.value.format_message()
     assert "{" not in caught.value.format_message()
+
+
+@pytest.mark.parametrize(
+    ("line", "usage"),
+    [("help", "iris [OPTIONS] COMMAND"), ("help run", "iris run [OPTIONS]"), ("help context use", "iris context use")],
+)
+def test_word_help_before_a_command_shows_the_help_of_the_command(
+    line: str, usage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.main(line.split(), prog_name="iris", standalone_mode=False) == 0
+    assert f"Usage: {usage}" in capsys.readouterr().out
 
 
 def test_resource_of_kubectl_that_is_not_a_job_gets_a_hint(remote_iris: Iris) -> None:

@@ -24,9 +24,11 @@ def test_activity_of_a_waiting_job_is_the_reason_why_it_waits() -> None:
     assert activity_of(cluster_pb2.JobStatus(job_id="a", state=PENDING)).waits == "waiting for a worker"
 
 
-def test_activity_of_a_running_job_is_the_number_of_its_running_and_failed_tasks() -> None:
-    job = cluster_pb2.JobStatus(job_id="a", state=RUNNING, num_tasks=4, tasks_running=3, tasks_failed=1)
-    assert (activity_of(job).waits, activity_of(job).runs) == ("", "RUNNING, 3/4 running, 1 failed")
+def test_activity_of_a_running_job_is_the_number_of_its_running_and_ended_tasks() -> None:
+    job = cluster_pb2.JobStatus(
+        job_id="a", state=RUNNING, num_tasks=40, tasks_running=3, tasks_succeeded=25, tasks_failed=1
+    )
+    assert (activity_of(job).waits, activity_of(job).runs) == ("", "RUNNING, 3/40 running, 25 succeeded, 1 failed")
 
 
 def test_activity_of_waiting_tasks_is_the_waiting_reason_of_the_first_task() -> None:

@@ -79,7 +79,7 @@ def test_repr_and_str_of_a_handle_make_no_call_and_show_the_state_that_was_seen_
     client.close()
     assert repr(client) == f"IrisClient({client.cluster.controller_address!r})"
     assert repr(job) == f"Job({job.job_id!r}, FAILED)"
-    assert str(job).startswith(f"job {job.job_id}: FAILED, 1/2 failed, in ")
+    assert str(job).startswith(f"job {job.job_id}: FAILED, 1/2 failed, 1 succeeded, in ")
 
 
 def test_repr_of_a_running_job_states_that_the_state_may_have_changed(jobs: dict[str, Job]) -> None:
@@ -109,7 +109,7 @@ def test_lists_of_status_messages_are_printed_as_tables(jobs: dict[str, Job], cl
     assert type(tasks[0]) is cluster_pb2.TaskStatus
     assert f"2 tasks of job {jobs['bad'].job_id}" in str(tasks)
     row = next(line for line in str(listed).splitlines() if line.startswith(jobs["bad"].job_id))
-    assert row.split()[1:4] == ["FAILED", "1/2", "failed"]
+    assert row.split()[1:6] == ["FAILED", "1/2", "failed,", "1", "succeeded"]
     assert "JOB" in str(listed[-2:])
     assert len(str(listed[-2:]).splitlines()) == 4
 

@@ -98,6 +98,8 @@ def test_http_request_to_a_named_port_is_answered_by_the_task(client: IrisClient
         assert forward.url == f"http://127.0.0.1:{forward.local_port}"
         with urllib.request.urlopen(f"{forward.url}/hello") as answer:
             assert answer.read() == b'{"attempt":"0"}'
+        assert repr(forward) == f"<Forward of {job.job_id}/task-0: {forward.address} -> port web>"
+    assert repr(client.forward(job.job_id, 80)) == f"<Forward of {job.job_id}/task-0, not open>"
 
 
 def test_websocket_through_a_forwarded_port_carries_messages_in_both_directions(

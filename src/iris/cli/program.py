@@ -97,10 +97,15 @@ _ALIASES = {"rerun": "retry", "copy": "cp", "list": "ps", "ls": "ps", "log": "lo
 
 
 class _Program(LazyGroup):
-    """A group of commands that adds hints to errors about words of other tools.
+    """A group of commands that adds hints to errors about words of other tools. `iris help run` is the same as
+    `iris run --help`.
 
     After Ctrl-C, the program prints nothing. By default, click prints an empty line.
     """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options before the command, as `click.Group` does."""
+        return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command, as `click.Group` does."""

@@ -48,6 +48,17 @@ def process_name(pid: int) -> str:
         return ""
 
 
+def set_process_name(name: str) -> bool:
+    """Set the name of this process, which `ps -e` and `top` show. Linux keeps the first 15 bytes. Return whether the
+    name was set.
+    """
+    try:
+        Path("/proc/self/comm").write_text(name)
+    except OSError:
+        return False
+    return True
+
+
 def command_line(pid: int) -> list[str]:
     """Return the words of a process's command line. The list is empty if the process has ended."""
     try:

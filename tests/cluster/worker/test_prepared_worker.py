@@ -49,6 +49,13 @@ def command_of(process: psutil.Process) -> list[str]:
         return []
 
 
+def name_of(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:  # The process has just ended.
+        return ""
+
+
 def test_prepared_workers_without_an_order_end_on_request_and_with_their_server() -> None:
     killed, waiting = run(PREPARE + END_TWO).splitlines()
     assert killed == "False -9"
@@ -71,9 +78,11 @@ def test_first_workers_are_forked_from_the_server_and_a_killed_worker_is_replace
             lambda: [
                 worker
                 for worker in psutil.Process(server.process.pid).children()
-                if worker not in forked and "iris.cluster.worker" in command_of(worker)
+                if worker not in forked
+                and "iris.cluster.worker" in command_of(worker)
+                and name_of(worker) == "iris-worker"
             ],
-            "another worker",
+            "another worker, whose name is that of a worker",
         )
         job = client.run(["true"], replicas=2, placement="spread")
         assert job.wait(stream_logs=False).state == cluster_pb2.JOB_STATE_SUCCEEDED

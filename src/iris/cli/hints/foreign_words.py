@@ -32,13 +32,16 @@ _LOGS = "'iris logs -f {JOB}' follows the lines of a job"
 _TOP = "'iris top' shows the tasks that run, with their CPU, memory and GPUs"
 _DESCRIBE = "'iris describe {JOB}' shows a job and what went wrong"
 _KILL = "'iris kill {JOB}' ends a job, and 'iris rm {JOB}' removes an ended job"
+_PRUNE = "'iris rm JOB' removes an ended job, and 'iris up --keep-jobs TIME' removes all jobs that ended long ago"
 _FORWARD = "'iris forward {JOB} {PORTS}' reaches a port of a task; the port of the task comes first"
 
 # The hint for each unknown command, of one or two words. The first word may also be a command of Iris; the hint is
 # then shown if the command fails, for example because no job has the name `pods`.
 COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("get", "jobs", "queue", "squeue", "app list", "status pods", "status jobs"), _PS),
-    **dict.fromkeys(("get nodes", "get node", "nodes", "workers", "sinfo", "top nodes", "top node"), _NODES),
+    **dict.fromkeys(("pods", "containers", "container", "container list", "container ls"), _PS),
+    **dict.fromkeys(("tasks", "task"), "'iris status {JOB}' shows each task of a job, and 'iris top' tasks that run"),
+    **dict.fromkeys(("get nodes", "get node", "nodes", "workers", "sinfo", "top nodes", "top node", "gpus"), _NODES),
     **dict.fromkeys(
         ("stacks", "hang", "gdb", "pstack", "threads"),
         "'iris stack JOB' shows where all tasks of a job are, with identical stacks merged",
@@ -51,11 +54,17 @@ COMMANDS: Mapping[str, str] = {
     "scontrol": "'iris describe JOB' shows a job with its attempts, and 'iris events --job JOB' what happened to it",
     "get svc": "'iris endpoints' shows endpoints, and the ports of running tasks",
     "get services": "'iris endpoints' shows endpoints, and the ports of running tasks",
-    **dict.fromkeys(("submit", "sbatch"), "'iris run -d -- COMMAND' submits a job without waiting for it"),
+    **dict.fromkeys(
+        ("submit", "sbatch", "launch", "spawn"), "'iris run -d -- COMMAND' submits a job without waiting for it"
+    ),
     "start": "'iris run -d -- COMMAND' submits a job without waiting for it; 'iris retry {JOB}' submits a job again",
-    **dict.fromkeys(("srun", "map"), "'iris run -- COMMAND' runs a job; --each and --array run it for many inputs"),
+    **dict.fromkeys(
+        ("srun", "map", "each", "array", "sweep"),
+        "'iris run -- COMMAND' runs a job; --each and --array run it for many inputs",
+    ),
     "salloc": "Iris gives no machines to a shell: 'iris run -n 4 --cpu 2 -- COMMAND' runs a job on reserved resources",
     **dict.fromkeys(("delete", "remove", "scancel", "app stop"), _KILL),
+    **dict.fromkeys(("prune", "clean", "cleanup", "gc", "purge", "system prune", "container prune"), _PRUNE),
     **dict.fromkeys(("show", "info", "inspect", "describe pod", "describe job", "scontrol show"), _DESCRIBE),
     **dict.fromkeys(("tail", "follow", "app logs", "logs pod", "logs job"), _LOGS),
     **dict.fromkeys(("restart", "resubmit", "requeue", "scontrol requeue", "rollout", "rollout restart"), _RESTART),
@@ -65,7 +74,7 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("stats", "top pods", "top pod", "htop", "nvidia-smi"), _TOP),
     **dict.fromkeys(("dashboard", "ui", "open"), "'iris web' opens the page of the cluster in a browser"),
     **dict.fromkeys(("port-forward", "tunnel", "proxy"), _FORWARD),
-    "port": "'iris endpoints {JOB}' shows the ports of a job's running tasks",
+    **dict.fromkeys(("port", "ports"), "'iris endpoints {JOB}' shows the ports of a job's running tasks"),
     **dict.fromkeys(
         ("ssh", "enter", "bash", "sh", "container exec"),
         "'iris shell {JOB}' opens a shell in a running task, and 'iris exec {JOB} -- COMMAND' runs a command there",
@@ -79,18 +88,27 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("secret", "secrets"), _NO_SECRETS),
     "namespace": "Iris has no namespaces: 'iris ps --name PREFIX' and 'iris ps --owner NAME' select jobs",
     **dict.fromkeys(
-        ("pause", "unpause", "suspend", "resume"),
+        ("pause", "unpause", "suspend", "resume", "hold", "release"),
         "a running job cannot be paused: 'iris kill {JOB}' ends it, and 'iris retry {JOB}' submits it again",
     ),
-    **dict.fromkeys(("scp", "rsync", "download", "upload"), "'iris cp' copies files from and to a task"),
-    **dict.fromkeys(("artifacts", "artefacts", "results"), "'iris outputs JOB' lists the files of 'iris run --output'"),
+    **dict.fromkeys(("scp", "rsync", "download", "upload", "fetch"), "'iris cp' copies files from and to a task"),
+    **dict.fromkeys(
+        ("artifacts", "artefacts", "results", "output"), "'iris outputs JOB' lists the files of 'iris run --output'"
+    ),
     **dict.fromkeys(("history", "sacct"), "'iris ps --all' lists all jobs, also the ended ones"),
     "app": "'iris ps' lists jobs, 'iris logs -f JOB' follows a job, and 'iris kill JOB' ends it",
     "job": "the commands for jobs are 'iris run', 'iris ps', 'iris logs' and 'iris kill', without the word 'job'",
     "watch": "'iris status --watch' shows each change of a job, and 'iris ps --watch' of all jobs",
     "edit": "a job does not change; 'iris retry {JOB} --edit' changes a submission and submits it as a new job",
-    "config": "'iris context' shows and chooses clusters",
-    **dict.fromkeys(("health", "healthcheck", "check"), "'iris doctor' checks a cluster, and says what to do"),
+    **dict.fromkeys(("config", "cluster", "clusters", "profile list"), "'iris context' shows and chooses clusters"),
+    **dict.fromkeys(
+        ("whoami", "auth whoami", "cluster-info", "profile current"),
+        "'iris context show' shows the cluster that commands call, and who you are there",
+    ),
+    **dict.fromkeys(
+        ("auth", "setup", "token new"), "'iris login ADDRESS' saves the address and the token of a cluster"
+    ),
+    **dict.fromkeys(("health", "healthcheck", "check", "ping"), "'iris doctor' checks a cluster, and says what to do"),
     "metrics": (
         "'iris top' shows what the running tasks use, and 'iris machines' the machines; Prometheus reads /metrics of"
         " the controller, which 'iris up --metrics-port PORT' serves without a token"
@@ -144,7 +162,7 @@ OPTIONS: Mapping[tuple[str, str], str] = {
     **dict.fromkeys([("run", option) for option in ("-J", "--job-name")], "use '--name {VALUE}'"),
     **dict.fromkeys([("run", option) for option in ("-v", "--volume", "--mount")], _NO_VOLUMES),
     **dict.fromkeys(
-        [("run", option) for option in ("-w", "--workdir", "-D", "--chdir", "--working-dir")],
+        [("run", option) for option in ("-w", "--workdir", "--cwd", "-D", "--chdir", "--working-dir")],
         "use '--workspace {VALUE}', or change to the directory first",
     ),
     **dict.fromkeys([("run", option) for option in ("--image",)], _NO_IMAGES),
@@ -155,6 +173,37 @@ OPTIONS: Mapping[tuple[str, str], str] = {
     **dict.fromkeys(
         [("run", option) for option in ("--dependency", "--depends-on")], "use '--after JOB', or '--after JOB:any'"
     ),
+    **dict.fromkeys([("run", option) for option in ("--retry", "--max-retries")], "use '--retries {VALUE}'"),
+    **dict.fromkeys(
+        [("run", option) for option in ("--parallel", "--parallelism", "--concurrency", "--max-concurrency")],
+        "use '--max-parallel {VALUE}', with '--independent', '--each' or '--array'",
+    ),
+    ("run", "--workers"): "use '-n {VALUE}' for tasks, or '--max-parallel {VALUE}' for how many run at the same time",
+    ("run", "--exclusive"): "use '--spread', which gives each task a machine of its own, and '--cpu N'",
+    **dict.fromkeys(
+        [("run", option) for option in ("--priority", "--nice", "--qos")],
+        "Iris has no priorities: the queue is in the order of submission",
+    ),
+    **dict.fromkeys(
+        [("run", option) for option in ("--label", "-l", "--labels", "--tag", "--comment")],
+        "jobs have no labels: '--name NAME' names a job, and patterns such as 'sweep-*' select jobs by name",
+    ),
+    **dict.fromkeys(
+        [("run", option) for option in ("--region", "--zone", "--nodelist", "--node-selector", "--cloud", "-C")],
+        "use '--constraint KEY=VALUE', which chooses machines by label",
+    ),
+    **dict.fromkeys([("run", option) for option in ("--secret", "--secrets")], "use '--env NAME' or '--env-file FILE'"),
+    **dict.fromkeys(
+        [("run", option) for option in ("--follow", "--wait", "--attach")],
+        "leave the option out: 'iris run' shows the lines and waits, unless '--detach' is given",
+    ),
+    **dict.fromkeys(
+        [("run", option) for option in ("--background", "--bg", "--no-wait", "--async", "--detached")],
+        "use '--detach'",
+    ),
+    ("run", "--dry-run"): "use '--save FILE', which checks the options, writes a job file, and runs nothing",
+    **dict.fromkeys([("run", option) for option in ("-q", "--quiet")], "use '2>/dev/null', or '--detach'"),
+    ("run", "--deadline"): "use '--job-timeout {TIME}'",
     ("run", "--signal"): "use '--timeout-warning 60s' with '--timeout', which sends SIGUSR1",
     **dict.fromkeys(
         [("run", option) for option in ("--partition", "--queue")],
@@ -176,7 +225,9 @@ OPTIONS: Mapping[tuple[str, str], str] = {
         [("logs", option) for option in ("-l", "--selector")], "give several jobs, or a pattern such as 'sweep-*'"
     ),
     ("wait", "--for"): "leave the option out: 'iris wait' waits for the end, and exits with the code of the job",
-    **dict.fromkeys([("kill", option) for option in ("-9", "-s", "--signal", "--grace-period")], _SIGNAL),
+    ("wait", "--all"): "leave the option out: 'iris wait' waits for all given jobs unless '--any' is given",
+    **dict.fromkeys([("events", option) for option in ("--limit", "--last")], "use '--tail {VALUE}'"),
+    **dict.fromkeys([("kill", option) for option in ("-9", "-s", "--signal", "--grace-period", "--force")], _SIGNAL),
     **dict.fromkeys(
         [("rm", option) for option in ("-f", "--force")],
         "'iris rm' removes ended jobs; 'iris kill JOB' ends a job first",
@@ -193,7 +244,10 @@ OPTIONS: Mapping[tuple[str, str], str] = {
         for option in ("-c", "--container")
     },
     **dict.fromkeys([("profile", option) for option in ("-d", "--seconds", "--time")], "use '--duration {VALUE}'"),
-    ("run", "--export"): "tasks get no variables of this shell unless you name them: use '--env NAME', or '--env-file'",
+    ("run", "--export"): (
+        "on a cluster of this machine, tasks get all variables of this shell; on other clusters only variables that you"
+        " name: use '--env NAME', or '--env-file'"
+    ),
     ("run", "-a"): "use '--array {VALUE}'",
     **dict.fromkeys([(ANY, option) for option in ("-o", "--output", "--format")], _JSON),
     **dict.fromkeys([(ANY, option) for option in ("--namespace",)], _NO_NAMESPACES),

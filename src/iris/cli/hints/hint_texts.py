@@ -10,7 +10,7 @@ from iris.cli.hints.foreign_words import ANY, COMMANDS, KINDS, OPTIONS
 _PORTS = re.compile("([0-9]+):([0-9]+)", re.ASCII)
 # A time of Slurm: days and hours, hours with minutes and seconds, or minutes with seconds.
 _SLURM_TIME = re.compile("(?:([0-9]+)-)?([0-9]+)(?::([0-9]+))?(?::([0-9]+))?", re.ASCII)
-_MEMORY = re.compile("([0-9.]+)([KMGTkmgt]?)[bB]?", re.ASCII)
+_MEMORY = re.compile("([0-9.]+)([KMGTkmgt]?)i?[bB]?", re.ASCII)
 
 
 def hint_for_command(words: Sequence[str]) -> str:

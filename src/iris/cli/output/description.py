@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SHOWN_TASKS = 20
 _SHOWN_ATTEMPTS = 10
+_MOST_NAMED = 5  # At most this many of the jobs for which a job waits are put into a suggested command.
 _WITHOUT_PROFILE = (cluster_pb2.TASK_STATE_KILLED, cluster_pb2.TASK_STATE_WORKER_FAILED)
 # Tasks are shown in the order of their states, because a reader looks for the tasks with a problem.
 _ORDER = [
@@ -69,8 +70,13 @@ def next_commands(
     name = shlex.quote(job.job_id)
     log = f"iris logs{options} {name}" + ("" if shown is None or job.num_tasks == 1 else f" --task {shown.task_index}")
     if not is_job_finished(job.state):
-        waits = job.state == cluster_pb2.JOB_STATE_PENDING
-        return [f"iris machines{options}" if waits else f"iris logs -f{options} {name}", f"iris kill{options} {name}"]
+        look = f"iris logs -f{options} {name}"
+        if job.waits_for:
+            others = shlex.join(other.job_id for other in job.waits_for[:_MOST_NAMED])
+            look = f"iris status{options} {others}"
+        elif job.state == cluster_pb2.JOB_STATE_PENDING:
+            look = f"iris machines{options}"
+        return [look, f"iris kill{options} {name}"]
     # A terminated attempt leaves no memory profile, and neither does an attempt of a lost worker.
     lacks = job.state == cluster_pb2.JOB_STATE_KILLED if shown is None else shown.state in _WITHOUT_PROFILE
     memory = [show_memory_command(job.job_id, shown.task_index if shown else 0, options)]

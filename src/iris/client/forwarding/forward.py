@@ -51,6 +51,13 @@ class LocalAddresses:
         self._on_notice = _ignore if on_notice is None else check_callable("on_notice", on_notice)
         self._forwarding: Forwarding | None = None
 
+    def __repr__(self) -> str:
+        task = f"{type(self).__name__} of {self._job_id}/task-{self._task_index}"
+        if self._forwarding is None:
+            return f"<{task}, not open>"
+        pairs = [f"{self.address_of(number)} -> port {pair.remote}" for number, pair in enumerate(self._ports)]
+        return f"<{task}: {', '.join(pairs)}>"
+
     @property
     def local_ports(self) -> list[int]:
         """The numbers of the local ports.

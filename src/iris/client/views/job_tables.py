@@ -38,7 +38,8 @@ _RANKS = {state.number: rank for rank, state in enumerate(_ORDER)}
 
 
 def count_tasks(job: cluster_pb2.JobStatus) -> str:
-    """Return the number of tasks in the job's state, for example `3/4 running` or `1/4 failed`."""
+    """Return the number of tasks in the job's state, and of the tasks that have succeeded or failed, for example
+    `4/60 running, 25 succeeded` or `1/4 failed`."""
     count, word = {
         JobState.PENDING.number: (job.tasks_pending, "waiting"),
         JobState.SUCCEEDED.number: (job.tasks_succeeded, "succeeded"),
@@ -47,8 +48,9 @@ def count_tasks(job: cluster_pb2.JobStatus) -> str:
         JobState.KILLED.number: (job.tasks_killed, "killed"),
         JobState.UNSCHEDULABLE.number: (job.tasks_killed, "not placed"),
     }.get(job.state, (job.tasks_running, "running"))
-    text = f"{count}/{job.num_tasks} {word}"
-    return f"{text}, {job.tasks_failed} failed" if job.tasks_failed and word != "failed" else text
+    ended = ((job.tasks_succeeded, "succeeded"), (job.tasks_failed, "failed"))
+    others = [f"{number} {state}" for number, state in ended if number and state != word]
+    return ", ".join([f"{count}/{job.num_tasks} {word}", *others])
 
 
 def job_progress(job: cluster_pb2.JobStatus) -> Progress:

@@ -31,8 +31,11 @@ def main() -> None:
 
     # The garbage collector is paused only after the forks, because the launcher and the reaper need the collector.
     pause_collector()
+    from iris.cluster.worker.supervision.worker_identity import WORKER_NAME
     from iris.cluster.worker.wiring import run
+    from iris.system.process_identity import set_process_name
 
+    set_process_name(WORKER_NAME)
     run(token, own_reaper, own_launcher)
     quick_exit(0)
 

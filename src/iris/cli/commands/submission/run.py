@@ -183,7 +183,7 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     "--inherit-env/--no-inherit-env",
     default=True,
     help="Whether this job also gets the --env variables of its parent job, if a task of the parent job submits it."
-    " Default: it does.",
+    " Default: it does. With --no-inherit-env, the job gets the environment of its worker and its own --env.",
 )
 @click.option(
     "--port",
@@ -474,7 +474,7 @@ def _submit(
         if_exists="replace" if options["replace"] else "reuse" if options["reuse"] else "error",
         on_notice=output.note,
         on_progress=show_progress(output),
-        surroundings=replace(surroundings_of(connection, output), stdin=feeds),
+        surroundings=replace(surroundings_of(connection, output, inherit_env=options["inherit_env"]), stdin=feeds),
     )
 
 

@@ -15,7 +15,6 @@ identity file (worker_identity.py).
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -27,10 +26,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from iris.cluster.worker.supervision.forked_program import become_worker, close_all_except, load_worker
-from iris.cluster.worker.supervision.worker_identity import PREPARED_NAME
+from iris.cluster.worker.supervision.worker_identity import WORKER_NAME
+from iris.system.process_identity import set_process_name
 
 _LENGTH = struct.Struct("!I")
-_PR_SET_NAME = 15
 # An order contains the descriptors of the event log, of the worker's lock, and of the pipe with the credentials.
 _DESCRIPTORS = 3
 
@@ -160,5 +159,5 @@ def _set_name() -> None:
     """Set the name of this process, which `ps -e` and `top` show. Without the name, the next server would not recognise
     the worker. Therefore a process that cannot set its name ends, and the server starts the worker as a program.
     """
-    if ctypes.CDLL(None).prctl(_PR_SET_NAME, PREPARED_NAME.encode(), 0, 0, 0):
+    if not set_process_name(WORKER_NAME):
         os._exit(1)

@@ -18,8 +18,8 @@ from iris.system.files import write_file
 from iris.system.process_identity import identify_process, process_name, runs_program
 
 _PROGRAM = "iris.cluster.worker"
-# A prepared worker keeps the command line of the server from which it was forked, and gives itself this name.
-PREPARED_NAME = "iris-worker"
+# Every worker gives itself this name. A prepared worker keeps the command line of the server from which it was forked.
+WORKER_NAME = "iris-worker"
 _SERVER = "iris.server"
 _TOKEN = re.compile(r"[0-9a-f]{16}")
 
@@ -74,7 +74,7 @@ class Identity:
 
 def is_prepared_worker(pid: int) -> bool:
     """Return whether a process of this user is a worker that was forked from a server (prepared_worker.py)."""
-    return process_name(pid) == PREPARED_NAME and runs_program(pid, _SERVER)
+    return process_name(pid) == WORKER_NAME and runs_program(pid, _SERVER)
 
 
 def read_identity(path: Path) -> Identity | None:
