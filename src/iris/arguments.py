@@ -165,8 +165,8 @@ def check_timeout(
     most: float = math.inf,
     above_zero: bool = False,
 ) -> float:
-    """Return a timeout in seconds. The result is `math.inf`, which means no timeout, for None, `math.inf` and numbers
-    over 285 years.
+    """Return a timeout in seconds. The result is `math.inf`, which means no timeout, for None, for `math.inf`
+    and for more than 285 years.
 
     Args:
         name: The argument's name.

@@ -23,8 +23,8 @@ class Backend(httpcore.SyncBackend):
 
     httpcore writes the head and the body of a request one after the other. The connections that this object opens send
     a small request in one packet, so that the server wakes up once and not twice. A connection keeps what httpcore
-    writes, and sends it when httpcore begins to read the answer. Therefore the backend is only for connections that
-    carry one call at a time.
+    writes, and sends it when httpcore begins to read the answer. Therefore such a connection can carry only one
+    call at a time.
 
     Args:
         lifetime: The object that ends the client's calls when the client is closed.

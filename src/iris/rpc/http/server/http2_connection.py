@@ -199,7 +199,7 @@ class Http2Connection(asyncio.Protocol):
                 self._refuse(stream, 408, body_too_slow(stream.body_bytes, stream.seconds))
 
     def _reset_answered_streams(self) -> None:
-        """Reset the requests that the client is still sending although they were answered some seconds ago."""
+        """Reset the requests that the client is still sending although they were answered more than a second ago."""
         for stream_id, stream in list(self._answered_early.items()):
             stream.seconds += 1
             if stream.seconds > _READ_ANSWER_S:
