@@ -80,8 +80,8 @@ def pack_workspace(folder: str | os.PathLike[str], on_progress: Progress = lambd
             f"workspace must be an existing folder, got {os.fspath(folder)!r}: {error}"
         ) from error
     if not is_folder:
-        what = "not a folder" if root.exists() else "no such folder"
-        raise InvalidArgumentError(f"workspace must be an existing folder, got {os.fspath(folder)!r} ({what})")
+        reason = "not a folder" if root.exists() else "no such folder"
+        raise InvalidArgumentError(f"workspace must be an existing folder, got {os.fspath(folder)!r} ({reason})")
     found = FoundFiles(root)
     members = _scan(found)
     blob = _write(root, members, on_progress)

@@ -57,9 +57,9 @@ def parts_of(path: str, what: str = "a path") -> list[str]:
     return parts
 
 
-def refuse_path(what: str, path: str, why: str) -> None:
+def refuse_path(what: str, path: str, fault: str) -> None:
     """Raise the error for a path that is not accepted."""
-    raise InvalidArgumentError(f"{what} must be relative and must not leave its directory; {quoted(path)} {why}")
+    raise InvalidArgumentError(f"{what} must be relative and must not leave its directory; {quoted(path)} {fault}")
 
 
 class ConfinedTree:
@@ -124,13 +124,17 @@ class ConfinedTree:
                 if target is not None:
                     links += 1
                     if links > _MAX_LINKS:
-                        raise FailedPreconditionError(f"there are too many symbolic links in {quoted(path)}")
+                        raise FailedPreconditionError(
+                            f"{quoted(path)} leads through more than {_MAX_LINKS} symbolic links"
+                        )
                     todo.extendleft(reversed(self._inside(path, target, opened)))
                     name = "."
                 elif not is_last:
                     opened.append(self._enter(opened[-1], name, path, create=create))
                     if len(opened) > MAX_DEPTH:
-                        raise FailedPreconditionError(f"{quoted(path)} leads to a directory that is too deep")
+                        raise FailedPreconditionError(
+                            f"{quoted(path)} leads to a directory that is more than {MAX_DEPTH} levels deep"
+                        )
                     name = "."
             yield opened[-1], name
         finally:

@@ -144,7 +144,7 @@ class RayPipe:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             await self._process.stdin.drain()
         except OSError as error:
-            raise UnavailableError("the Ray driver process has just died") from error
+            raise UnavailableError("the Ray driver process has just died and is being restarted: try again") from error
 
     async def _keep(self) -> None:
         """Restart the driver process whenever it dies. Return only if the first start fails."""

@@ -197,8 +197,10 @@ async def run(words: Sequence[str], env: Mapping[str, str], timeout_s: float, st
         messages.seek(0)
         answer = Answer(process.returncode or 0, out.decode(errors="replace"), messages.read().decode(errors="replace"))
     if timed_out:
-        so_far = f"; its output until then: {said(answer)}" if answer.err.strip() else ""
-        raise UnavailableError(f"Slurm cannot be reached: {words[0]} did not return within {timeout_s:g} s{so_far}")
+        messages_so_far = f"; its output until then: {said(answer)}" if answer.err.strip() else ""
+        raise UnavailableError(
+            f"Slurm cannot be reached: {words[0]} did not return within {timeout_s:g} s{messages_so_far}"
+        )
     return answer
 
 

@@ -164,7 +164,8 @@ class SlurmEngine:
         name = self._prefix + quote(gang_id, safe="@/")
         if len(name) > _MAX_NAME:
             raise GangRejectedError(
-                f"the job's name is too long for Slurm: {len(name)} characters, at most {_MAX_NAME}"
+                f"the job's name is too long for Slurm: {len(name)} characters, at most {_MAX_NAME};"
+                " choose a shorter name"
             )
         words = commands.submission(gang, name, self._options)
         self._released.discard(gang_id)

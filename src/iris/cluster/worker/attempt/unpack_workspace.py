@@ -39,9 +39,9 @@ _MAX_TAR_BYTES = MAX_WORKSPACE_BYTES + MAX_WORKSPACE_MEMBERS * 4096
 # The largest size of the headers between two files. tarfile reads these headers into memory before it returns the next
 # member.
 _MAX_HEADER_BYTES = 128 * 1024
-# Linux limits a file name to 255 bytes.
+# The longest name of a file in bytes. Linux has the same limit.
 _MAX_NAME_BYTES = 255
-# Linux limits a path to 4,096 bytes. The rest of these bytes is left for the path of the worker directory.
+# The longest path of a file in bytes. Linux allows 4,096 bytes, which include the path of the worker directory.
 _MAX_PATH_BYTES = 4000
 # The largest number of symbolic links that one path may go through.
 _MAX_LINKS = 40

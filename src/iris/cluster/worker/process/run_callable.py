@@ -116,7 +116,7 @@ def load_callable(entrypoint: str, pickled_by: str) -> _Loaded:
 def end(error: BaseException, result: str) -> NoReturn:
     """End the process because of an error, in the same way as in a task without inputs."""
     _end(error, result, None)
-    raise AssertionError("`_end` always raises SystemExit")
+    raise AssertionError("`_end` has returned, but it must raise SystemExit")
 
 
 def load_value(data: bytes) -> Any:
