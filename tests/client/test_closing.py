@@ -140,7 +140,7 @@ def test_close_of_the_iterator_of_a_log_stream_ends_the_stream(client: IrisClien
     job.terminate()
 
 
-def test_close_of_a_local_cluster_ends_its_waits() -> None:
+def test_close_of_a_local_cluster_ends_blocked_calls() -> None:
     client = IrisClient.local()
     job = client.run(["sleep", "3600"])
     blocked = [Blocked(client, WAITS[name], job.job_id) for name in ("client.wait", "job.logs")]

@@ -498,7 +498,7 @@ def test_command_in_a_task_is_ended_at_the_limits_of_the_cluster(mortal: Standin
         job.terminate()
 
 
-def test_cluster_with_no_exec_runs_no_commands(mortal: StandingCluster) -> None:
+def test_cluster_with_option_no_exec_runs_no_commands_in_tasks(mortal: StandingCluster) -> None:
     with IrisClient.remote(mortal.address) as client:
         job = client.run(["sleep", "600"], name=unique("job"))
         mortal.kill()

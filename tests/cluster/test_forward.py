@@ -478,7 +478,7 @@ def test_kill_of_the_worker_resets_the_connection_and_the_next_attempt_is_reache
         job.terminate()
 
 
-def test_cluster_with_no_forward_opens_no_tunnel(mortal: StandingCluster) -> None:
+def test_cluster_with_option_no_forward_opens_no_tunnel(mortal: StandingCluster) -> None:
     with IrisClient.remote(mortal.address) as client:
         job = client.run(["sleep", "600"], name=unique("job"))
         mortal.kill()

@@ -65,7 +65,7 @@ def lines(cluster: RemoteClusterClient, job_id: str) -> list[str]:
     return [entry.data for entry in cluster.fetch_task_logs(f"{job_id}/task-0")]
 
 
-def test_one_trace_has_the_span_of_the_caller_the_wait_and_the_run(
+def test_spans_of_a_job_belong_to_the_trace_of_its_caller_and_show_its_wait_and_its_run(
     traced: StandingCluster, collector: Collector
 ) -> None:
     tracer = TracerProvider().get_tracer("test")

@@ -81,7 +81,7 @@ def test_usage_of_a_worker_includes_the_tasks_on_it(client: IrisClient, ended: s
     assert max(max(series.memory_mb) for series in found) > 40
 
 
-def test_reader_of_usage_chooses_the_time_span_and_the_number_of_points(client: IrisClient, ended: str) -> None:
+def test_usage_can_be_read_for_a_time_span_and_with_a_limited_number_of_points(client: IrisClient, ended: str) -> None:
     whole = client.usage(ended, 0)
     last_ms = whole.times_ms[-1]
     assert list(client.usage(ended, 0, since_ms=last_ms).times_ms) == [last_ms]

@@ -158,7 +158,7 @@ def test_worker_allows_pages_of_the_same_origins_as_its_controller(client: Remot
     assert preflight(worker.address, path, OTHER).status == 403
 
 
-def test_server_without_origins_answers_no_preflight(shared_cluster: LocalServer) -> None:
+def test_server_without_allowed_origins_answers_no_preflight_request(shared_cluster: LocalServer) -> None:
     answer = preflight(shared_cluster.address, LIST_JOBS, ALLOWED)
     assert answer.status != 204
     assert not [name for name in answer.headers if name.startswith("access-control")]

@@ -126,7 +126,7 @@ def streamed(server: FailingServer) -> None:
         list(stream(stub.watch_job(Controller.WatchJobRequest(job_id="train")), peer_of(server)))
 
 
-def test_error_whose_causes_form_a_circle_is_released() -> None:
+def test_tracebacks_of_an_error_whose_causes_form_a_circle_are_cleared() -> None:
     error, cause = ConnectError(Code.INTERNAL, "x"), ValueError("y")
     error.__cause__, cause.__context__ = cause, error
     asyncio.run(ReleaseInterceptor().on_end(None, None, error))

@@ -257,7 +257,9 @@ async def test_a_log_is_not_kept_longer_than_its_attempt_directory(disk: Disk) -
     assert not directory.path.exists()
 
 
-async def test_logs_in_a_directory_of_the_controller_are_not_removed(tmp_path: Path, controller: socket.socket) -> None:
+async def test_worker_does_not_remove_logs_in_a_directory_of_the_controller(
+    tmp_path: Path, controller: socket.socket
+) -> None:
     disk = Disk(tmp_path / "worker", controller, LogDirectories(tmp_path / "logs"))
     directory = (await disk.end()).directory
     (directory.work / "checkpoint").touch()

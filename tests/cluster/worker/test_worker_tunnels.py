@@ -194,7 +194,9 @@ def test_tunnel_ends_after_the_attempt_and_resets_foreign_connections(tmp_path: 
     in_world(tmp_path, scenario, linger_s=0.01)
 
 
-def test_half_closed_connection_of_an_ended_attempt_is_reset_when_its_client_has_everything(tmp_path: Path) -> None:
+def test_half_closed_connection_of_an_ended_attempt_is_reset_when_its_client_has_received_all_bytes(
+    tmp_path: Path,
+) -> None:
     async def scenario(world: World) -> None:
         async with world.stream() as next_message:
             await next_message()
