@@ -196,6 +196,29 @@ def test_repeated_request_to_remove_a_job_does_not_remove_a_new_job_of_the_same_
         assert world.names() == ["twice"]
 
 
+@pytest.mark.parametrize("is_name_used", [False, True])
+def test_repeated_resubmission_gets_its_first_answer_although_the_earlier_job_was_removed(
+    tmp_path: Path, is_name_used: bool
+) -> None:
+    path = tmp_path / "controller.db"
+    request = Controller.ResubmitJobRequest(job_id="source", kept_variables=["KEPT"])
+    request.submission.MergeFrom(Controller.LaunchJobRequest(name="again", command=["true"], submission_id="once"))
+    with world_of(Store(path)) as world:
+        source = Controller.LaunchJobRequest(name="source", command=["true"])
+        source.environment.env_vars["KEPT"] = "1"
+        world.client.launch_job(source)
+        world.end("source")
+        assert world.client.connection.controller.resubmit_job(request).job_id == "again"
+        world.client.forget_job("source")
+    with world_of(Store(path)) as world:
+        if is_name_used:
+            world.submit("source")  # This job has no variable KEPT.
+        assert world.client.connection.controller.resubmit_job(request).job_id == "again"
+        request.submission.submission_id = "another"
+        with pytest.raises(ConnectError):
+            world.client.connection.controller.resubmit_job(request)
+
+
 @pytest.mark.parametrize(
     ("job_id", "request_id", "error"),
     [

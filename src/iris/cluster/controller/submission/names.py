@@ -63,18 +63,21 @@ async def claim_name(
     )
 
 
-async def find_repeated(request: LaunchJobRequest, jobs: JobTable) -> JobRecord | None:
+async def find_repeated(request: LaunchJobRequest, jobs: JobTable, saver: Saver) -> JobRecord | None:
     """Return the job that an earlier request with the same submission id has created, or None if there is no such job.
     The name in the request does not change, and no name is claimed.
     """
+    if not request.submission_id:
+        return None
     wanted = LaunchJobRequest()
     wanted.CopyFrom(request)
     for name in names_of(request):
         wanted.name = name
+        await saver.until_launched(job_id_of(wanted))
         known = await jobs.get(job_id_of(wanted))
         if known is None:
             return None
-        if request.submission_id and request.submission_id == known.launch.submission_id:
+        if request.submission_id == known.launch.submission_id:
             return known
         if not request.HasField("parent_attempt_id"):
             return None

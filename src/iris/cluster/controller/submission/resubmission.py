@@ -58,15 +58,12 @@ class Resubmissions:
             FailedPreconditionError: A needed part of the stored submission was removed.
         """
         submission = request.submission
-        try:
-            stored, has_entry_point = await self._stored(request.job_id)
-        except NotFoundError:
-            # If the client has repeated a request whose first answer was lost, return the new job, even if the earlier
-            # job was removed meanwhile.
-            known = await self._submissions.find_repeated(submission)
-            if known is None:
-                raise
+        # The client may have repeated a request whose first answer was lost. Then the new job exists, although the
+        # earlier job or a needed part of its submission may have been removed meanwhile.
+        known = await self._submissions.find_repeated(submission)
+        if known is not None:
             return known
+        stored, has_entry_point = await self._stored(request.job_id)
         _add_variables(submission, stored, request, has_entry_point)
         if not submission.command and not submission.serialized_entrypoint:
             if not has_entry_point:

@@ -102,7 +102,7 @@ class Submissions:
 
     async def find_repeated(self, request: LaunchJobRequest) -> str | None:
         """Return the id of the job that an earlier request with the same submission id has created, or None."""
-        known = await find_repeated(request, self._jobs)
+        known = await find_repeated(request, self._jobs, self._saver)
         return None if known is None else known.job_id
 
     def _make_record(self, request: LaunchJobRequest, parent: JobRecord | None, owner: str) -> JobRecord:
