@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from support.cluster import unique
+from support.tokens import token
 
 from iris.cli.commands.inspect.profile import profile
 from iris.cli.commands.submission.run import run
 from iris.client import IrisClient
 from iris.client.inspect.memory_profile import MemoryProfile, read_memory_profile
+from iris.cluster.client.server_process import LocalServer
 from iris.cluster.memory_profile import PROFILE_PATH, profiled, split_command
 from iris.cluster.worker.process.memory_profiler import check_memray
 from iris.cluster.worker.process.start_errors import NotStartedError
-from iris.errors import FailedPreconditionError, InvalidArgumentError
+from iris.errors import FailedPreconditionError, InvalidArgumentError, PermissionDeniedError
 
 Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 HOLD = "def hold_memory(): return [bytes(1000) for _ in range(20000)]\nheld = hold_memory()\n"
@@ -56,23 +58,41 @@ def test_memory_profile_of_a_killed_program_is_stored_and_shown_in_each_format(
 
 
 def hold() -> int:
+    Path("out/x").write_text("x")
     held = [bytes(1000) for _ in range(20000)]
     return len(held)
 
 
 def test_callable_with_a_memory_profile_returns_its_result_and_the_profile_names_its_file(
-    client: IrisClient, tmp_path: Path
+    client: IrisClient, shared_cluster: LocalServer, tmp_path: Path
 ) -> None:
-    job = client.run(hold, name=unique("hold"), profile_memory=True)
+    job = client.run(hold, name=unique("hold"), profile_memory=True, outputs=["out"])
     job.wait(progress=False)
     assert job.results() == [20000]
-    (file,) = job.outputs()
+    (file,) = (one for one in job.outputs() if one.path == PROFILE_PATH)
     file.download(tmp_path / "memray.bin")
     (most, *_) = read_memory_profile(tmp_path / "memray.bin").functions()
     assert most.self_bytes > 15_000_000
     assert most.file.endswith("test_profile_memory.py")
     with pytest.raises(FailedPreconditionError, match="the memory profile cannot be read"):
         read_memory_profile(Path(__file__))
+    check_that_only_the_owner_and_admins_can_read_the_profile(shared_cluster, job.job_id, tmp_path)
+
+
+def check_that_only_the_owner_and_admins_can_read_the_profile(cluster: LocalServer, job_id: str, folder: Path) -> None:
+    """Check who can read the profile. The job has another output, which all readers can read."""
+    for role in ("user", "reader", "admin"):
+        with IrisClient.remote(cluster.address, token=token(role, name="bob")) as bob:
+            outputs = bob.outputs(job_id)
+            files = {file.path: file for file in outputs}
+            assert set(files) == {PROFILE_PATH, "out/x"}
+            if role != "admin":
+                with pytest.raises(PermissionDeniedError, match="and admins may read its memory profiles, not 'bob'"):
+                    files[PROFILE_PATH].download(folder / "refused")
+            outputs.download(folder / f"all-{role}")
+            profile = folder / f"all-{role}/task-0" / PROFILE_PATH
+            assert profile.exists() == (role == "admin")
+            assert (folder / f"all-{role}/task-0/out/x").read_text() == "x"
 
 
 def test_memory_profile_of_a_task_without_memray_fails_before_the_task_runs(

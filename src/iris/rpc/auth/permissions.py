@@ -119,6 +119,15 @@ def _owned(caller: Caller, job_id: str, facts: Facts, action: str) -> str:
     return f"only the owner {owner!r} of job {job_id!r} may {action}, not {caller.name!r}"
 
 
+def refusal_of_memory_profile(caller: Caller, job_id: str, owner: str) -> str:
+    """Return why a caller who may read the other stored outputs of a job may not read its memory profiles. Return an
+    empty text if the caller may read them. The rule is the same as for stacks, because both show how a program works.
+    """
+    if caller.role in (ADMIN, TASK) or (caller.role == USER and caller.name == owner):
+        return ""
+    return f"only the owner {owner!r} of job {job_id!r} and admins may read its memory profiles, not {caller.name!r}"
+
+
 def _resubmits_below(caller: Caller, request: Any, facts: Facts) -> str:
     if refused := _own_or_below(caller, request.submission.parent_job_id):
         return refused

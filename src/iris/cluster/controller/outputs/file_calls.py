@@ -14,7 +14,7 @@ from iris.cluster.controller.outputs.stored_files import list_stored, read_store
 from iris.cluster.controller.storage.saver import SavedJobs
 from iris.cluster.controller.workers.worker_record import WorkerRecord
 from iris.cluster.files.output_pack import StoredPack
-from iris.cluster.memory_profile import stores_outputs
+from iris.cluster.memory_profile import PROFILE_PATH, stores_outputs
 from iris.cluster.types import is_task_finished, parse_task_id, state_name
 from iris.errors import (
     DataLossError,
@@ -27,6 +27,7 @@ from iris.errors import (
 from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.caller import caller
+from iris.rpc.auth.permissions import refusal_of_memory_profile
 from iris.rpc.calls import call_async
 from iris.rpc.peer import Peer
 from iris.rpc.serving.fair_lane import FairLane
@@ -73,11 +74,20 @@ class FileCalls:
             NotFoundError: There is no such job, task, attempt or file.
             FailedPreconditionError: The task has had no attempt yet, or the path cannot be read.
             UnavailableError: The worker of the attempt does not answer.
+            PermissionDeniedError: The file is a memory profile, and the caller is neither the owner of the job nor an
+                admin.
         """
         found = await self._find(request)
         pack = await self._stored(found, request.path)
         if pack is not None:
-            return await asyncio.to_thread(list_stored, pack, request)
+            _check_readable(found, pack, request.path)
+            stored = await asyncio.to_thread(list_stored, pack, request)
+            if _refusal(found, pack, PROFILE_PATH):
+                # A copy of a whole directory must not fail because of a file that the caller may not read.
+                kept = [file for file in stored.files if file.path != PROFILE_PATH]
+                del stored.files[:]
+                stored.files.extend(kept)
+            return stored
         answer: ListResponse = await self._pass_on(found, "list_task_files", request)
         return answer
 
@@ -88,6 +98,7 @@ class FileCalls:
         found = await self._find(request)
         pack = await self._stored(found, request.path)
         if pack is not None:
+            _check_readable(found, pack, request.path)
             async with self._lane.turn(caller().key):
                 return await asyncio.to_thread(read_stored, pack, request)
         answer: ReadResponse = await self._pass_on(found, "read_task_file", request)
@@ -183,6 +194,21 @@ class FileCalls:
             reason=ErrorReason.WORKER_UNREACHABLE,
             metadata={"worker_id": attempt.worker_id},
         )
+
+
+def _refusal(found: _Found, pack: StoredPack, path: str) -> str:
+    """Return why the caller may not read a stored file, or an empty text. The path may be a link to the file."""
+    if not found.record.launch.profile_memory:
+        return ""
+    file = pack.find(path)
+    if file is None or file.path != PROFILE_PATH:
+        return ""
+    return refusal_of_memory_profile(caller(), found.record.job_id, found.record.job.owner)
+
+
+def _check_readable(found: _Found, pack: StoredPack, path: str) -> None:
+    if refused := _refusal(found, pack, path):
+        raise PermissionDeniedError(refused)
 
 
 class _Found(NamedTuple):
