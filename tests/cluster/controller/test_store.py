@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -30,7 +31,7 @@ from support.waiting import wait_until
 from iris.cluster.controller.jobs.instructions import RequestAllocation
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.recovery import recover
-from iris.cluster.controller.jobs.task import SUCCEEDED, Stop
+from iris.cluster.controller.jobs.task import SUCCEEDED, Stop, WorkerIdentity
 from iris.cluster.controller.storage.schema import SCHEMA_VERSION
 from iris.cluster.controller.storage.state_counts import count_states
 from iris.cluster.controller.storage.store import Changes, Store
@@ -140,6 +141,19 @@ def test_saving_a_job_writes_only_the_changed_tasks(store: Store) -> None:
     (found,) = store.load()
     assert found.job.tasks[1].state == job.tasks[1].state
     assert found.job.tasks[0].error == ""
+
+
+def test_change_of_a_task_before_the_write_does_not_change_the_written_state(store: Store) -> None:
+    job = new_job()
+    record = stored(job)
+    job.tasks[0].start_attempt(WorkerIdentity("w", "http://w", "first"))
+    expected = copy.deepcopy(job.tasks)
+    changes = Changes().add_job(record, b"")
+    job.tasks[0].attempts[0].error = "later"
+    job.tasks[1].start_attempt(WorkerIdentity("w", "http://w", "first"))
+    store.write(changes)
+    (found,) = store.load()
+    assert found.job.tasks == expected
 
 
 def test_jobs_are_loaded_in_the_order_of_their_submission(store: Store, path: Path) -> None:

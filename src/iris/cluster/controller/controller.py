@@ -51,7 +51,7 @@ from iris.cluster.controller.events.events import ClusterEvents, EventSettings
 from iris.cluster.controller.events.journal import EventJournal
 from iris.cluster.controller.hangs.hang_watch import HangWatch
 from iris.cluster.controller.jobs.instructions import ReleaseAllocation, RequestAllocation, StartAttempt, StopAttempt
-from iris.cluster.controller.jobs.job_events import log_new_job, log_transitions
+from iris.cluster.controller.jobs.job_events import TransitionLog, log_new_job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.jobs.recovery import recover
@@ -168,7 +168,8 @@ class Controller:
         events: EventSettings | None = None,
         watch_hang_s: int = 0,
     ) -> None:
-        self._engine, self._store, self._background = engine, store, BackgroundTasks()
+        self._engine, self._store = engine, store
+        self._background, self._transition_log = BackgroundTasks(), TransitionLog()
         self._saving: asyncio.Task[None] | None = None
         tokens = ClusterTokens(key := key or SigningKey.new())
         self.headroom, events = headroom or Headroom(), events or EventSettings()
@@ -184,8 +185,7 @@ class Controller:
         liveness = ClusterLiveness(self.jobs, self.fleet)
         self.authority = Authority(key, store.load_tokens(), self.saver.token_changed, liveness, web_sessions)
         self._scheduler = self._make_scheduler(drain_s, start_limit_s, withdraw_after_s)
-        self.stdin = StandardInput(self.fleet, self.watches)
-        self._attempts = self._make_attempt_control(tokens)
+        self.stdin, self._attempts = self._make_attempt_control(tokens)
         self._usage, self.reports = self._make_reports(address, watch_hang_s)
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self.jobs, self.events.log_uploaded)
         self.log_sources = LogSources(self.fleet.workers, self._log_keeper, self.saver, self.watches, self.slices)
@@ -215,8 +215,9 @@ class Controller:
         pages, workers = self.list_watches.pages, self.fleet.workers
         return JobQueries(self.jobs, pages, self._stored_jobs, self._store, workers, self.saver, self.slices)
 
-    def _make_attempt_control(self, tokens: ClusterTokens) -> AttemptControl:
-        return AttemptControl(self.fleet, self._scheduler.slots, self.stdin, tokens, self.saver, self._background)
+    def _make_attempt_control(self, tokens: ClusterTokens) -> tuple[StandardInput, AttemptControl]:
+        stdin = StandardInput(self.fleet, self.watches)
+        return stdin, AttemptControl(self.fleet, self._scheduler.slots, stdin, tokens, self.saver, self._background)
 
     def _make_reports(self, address: str, watch_hang_s: int) -> tuple[UsageHistory, WorkerReports]:
         usage = UsageHistory(self._store, self._stored_jobs, self.saver)
@@ -360,6 +361,7 @@ class Controller:
             await self._usage.close()
             self._saving.cancel()
             await asyncio.gather(self._saving, return_exceptions=True)
+        self._transition_log.close()
         self._stored_jobs.close()
         await self.saver.close()
 
@@ -404,7 +406,7 @@ class Controller:
         self._add(record)
         log_new_job(record.job)
         self.metrics.job_tally.job_added()
-        log_transitions(record.job, change.transitions)
+        self._transition_log.write(record.job, change.transitions)
         self.metrics.job_tally.add(record.job, change.transitions)
         self.list_watches.job_added(record)
         self._carry_out_instructions(change)
@@ -430,7 +432,7 @@ class Controller:
 
     def _carry_out_change(self, change: JobChange) -> None:
         record = change.record
-        log_transitions(record.job, change.transitions)
+        self._transition_log.write(record.job, change.transitions)
         self.metrics.job_tally.add(record.job, change.transitions)
         if change.has_news:
             self.watches.publish(record)

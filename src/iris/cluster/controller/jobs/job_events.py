@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_state import Transition
@@ -11,6 +13,8 @@ from iris.cluster.controller.jobs.task import BUILDING
 from iris.cluster.types import make_task_id, state_name
 from iris.event_log import log_event
 
+# After this many lines, the event loop does other work. One line takes about 8 µs.
+_LINES_AT_ONCE = 200
 _log = logging.getLogger(__name__)
 
 
@@ -24,6 +28,45 @@ def log_new_job(job: Job) -> None:
         owner=job.owner,
         parent_job_id=job.parent_job_id,
     )
+
+
+class TransitionLog:
+    """Writes saved changes of states to the event log, in their order. The changes of a job with thousands of tasks are
+    written in steps, and the event loop does other work in between.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Job, Transition]] = deque()
+        self._writing: asyncio.Task[None] | None = None
+
+    def write(self, job: Job, transitions: Sequence[Transition]) -> None:
+        """Write the changes of a job. Many changes are written later, in steps."""
+        if not _log.isEnabledFor(logging.INFO):
+            return
+        if not self._waiting and len(transitions) <= _LINES_AT_ONCE:
+            log_transitions(job, transitions)
+            return
+        self._waiting.extend((job, transition) for transition in transitions)
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_waiting())
+
+    def close(self) -> None:
+        """Write all changes that wait, at once."""
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+        self._write_next(len(self._waiting))
+
+    async def _write_waiting(self) -> None:
+        while self._waiting:
+            self._write_next(_LINES_AT_ONCE)
+            await asyncio.sleep(0)
+        self._writing = None
+
+    def _write_next(self, most: int) -> None:
+        for _ in range(min(most, len(self._waiting))):
+            job, transition = self._waiting.popleft()
+            log_transitions(job, (transition,))
 
 
 def log_transitions(job: Job, transitions: Iterable[Transition]) -> None:

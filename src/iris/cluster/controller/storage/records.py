@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import ENTRY_POINT_FIELDS, JobRecord
@@ -59,12 +60,7 @@ def join_launch(rest: bytes, entry_point: bytes | None) -> LaunchJobRequest:
 
 def dump_job(job: Job) -> str:
     """Return the record of an unfinished job, without its tasks."""
-    return json.dumps(_dump(job, _JOB_DEFAULTS))
-
-
-def dump_task(task: Task) -> str:
-    """Return the record of a task of an unfinished job, with its attempts."""
-    return json.dumps(_task_record(task))
+    return json.dumps(_JOB.dump(_JOB.read(job)))
 
 
 def load_job(
@@ -91,7 +87,8 @@ def pack(record: JobRecord) -> bytes:
     """Return the packed record of an ended job with all its tasks."""
     job = record.job
     text = json.dumps(
-        {"job": _dump(job, _JOB_DEFAULTS), "tasks": [_task_record(task) for task in job.tasks]}, separators=(",", ":")
+        {"job": _JOB.dump(_JOB.read(job)), "tasks": [_task_record(copy_task(task)) for task in job.tasks]},
+        separators=(",", ":"),
     ).encode()
     facts = cluster_pb2.JobStatus(tasks=record.facts).SerializeToString()
     return _FORMAT + zlib.compress(len(text).to_bytes(_LENGTH_BYTES, "big") + text + facts)
@@ -124,11 +121,35 @@ def _split_packed(packed: bytes) -> tuple[dict[str, Any], bytes]:
     return records, content[end:]
 
 
-def _task_record(task: Task) -> dict[str, Any]:
-    record = _dump(task, _TASK_DEFAULTS)
+class TaskCopy(NamedTuple):
+    """The fields of a task and of its attempts at one time.
+
+    Attributes:
+        fields: The stored fields of the task, except its attempts and its stop.
+        attempts: The fields of each attempt.
+        stop: The reason why the task's attempt is being stopped, or None.
+    """
+
+    fields: tuple[object, ...]
+    attempts: list[tuple[object, ...]]
+    stop: Stop | None
+
+
+def copy_task(task: Task) -> TaskCopy:
+    """Return a copy of a task. Making a copy takes much less time than making the record of the task."""
+    return TaskCopy(_TASK.read(task), list(map(_ATTEMPT.read, task.attempts)), task.stop)
+
+
+def dump_task(task: TaskCopy) -> str:
+    """Return the record of a task of an unfinished job, with its attempts."""
+    return json.dumps(_task_record(task))
+
+
+def _task_record(task: TaskCopy) -> dict[str, Any]:
+    record = _TASK.dump(task.fields)
     if task.stop is not None:
         record["stop"] = task.stop.name
-    record["attempts"] = [_dump(attempt, _ATTEMPT_DEFAULTS) for attempt in task.attempts]
+    record["attempts"] = list(map(_ATTEMPT.dump, task.attempts))
     return record
 
 
@@ -141,8 +162,24 @@ def _load_task(record: Mapping[str, Any]) -> Task:
     )
 
 
-def _dump(value: object, defaults: Mapping[str, object]) -> dict[str, Any]:
-    return {name: field for name, default in defaults.items() if (field := getattr(value, name)) != default}
+class _Fields:
+    """The stored fields of a class.
+
+    Args:
+        defaults: The default of each field, by name.
+
+    Attributes:
+        read: A function that returns the values of all fields of an object.
+    """
+
+    def __init__(self, defaults: Mapping[str, object]) -> None:
+        self._names, self._defaults = tuple(defaults), tuple(defaults.values())
+        self.read: Callable[[object], tuple[object, ...]] = attrgetter(*defaults)
+
+    def dump(self, values: tuple[object, ...]) -> dict[str, Any]:
+        """Return the values that differ from their defaults, by name."""
+        found = zip(self._names, values, self._defaults, strict=True)
+        return {name: value for name, value, default in found if value != default}
 
 
 def _known(record: Mapping[str, Any], defaults: Mapping[str, object]) -> dict[str, Any]:
@@ -169,3 +206,4 @@ def _empty_default(field: Field[Any]) -> object:
 _JOB_DEFAULTS = _defaults_of(Job, ("tasks", "gangs", "deferred", "tally", "changes", "transitions"))
 _TASK_DEFAULTS = _defaults_of(Task, ("attempts", "stop"))
 _ATTEMPT_DEFAULTS = _defaults_of(TaskAttempt)
+_JOB, _TASK, _ATTEMPT = map(_Fields, (_JOB_DEFAULTS, _TASK_DEFAULTS, _ATTEMPT_DEFAULTS))

@@ -33,6 +33,7 @@ from iris.cluster.controller.storage.contents.tables import (
     REMOVE_JOB,
 )
 from iris.cluster.controller.storage.records import (
+    copy_task,
     dump_job,
     dump_task,
     join_launch,
@@ -80,7 +81,8 @@ class Changes:
 
     Each row is made on the controller's loop, when a method of this class is called. Therefore the writing thread never
     reads an object while the loop changes it. The rows of ended jobs and of events are an exception: the writing thread
-    makes them, because making these rows takes long, and the jobs and events do not change during the write.
+    makes them, because making these rows takes long, and the jobs and events do not change during the write. The loop
+    only copies the fields of tasks. The writing thread makes the text of their rows from the copies.
 
     Attributes:
         statements: The SQL statements, each with its rows or with a function that makes the rows.
@@ -214,10 +216,14 @@ class Changes:
         return self
 
     def _save_tasks(self, tasks: Iterable[Task], facts: list[cluster_pb2.TaskStatus]) -> None:
-        rows: list[Row] = [
-            (task.job_id, task.task_index, dump_task(task), facts[task.task_index].SerializeToString())
+        copies = [
+            (task.job_id, task.task_index, copy_task(task), facts[task.task_index].SerializeToString())
             for task in tasks
         ]
+
+        def rows() -> list[Row]:
+            return [(job_id, index, dump_task(task), fact) for job_id, index, task, fact in copies]
+
         self.statements.append(("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?)", rows))
 
     def _end_job(self, stored: JobRecord) -> None:
