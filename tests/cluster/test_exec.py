@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import os
 import random
@@ -47,7 +48,10 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-NUMBERS_DIGEST = digest(b"".join(b"%d\n" % number for number in range(1, 2_000_001)))
+@functools.cache
+def digest_of_numbers() -> str:
+    """Return the digest of the output of `NUMBERS`."""
+    return digest(b"".join(b"%d\n" % number for number in range(1, 2_000_001)))
 
 
 def shell(script: str) -> list[str]:
@@ -398,7 +402,7 @@ def _run_through_broken_connections(server: LocalServer, job: Job, seed: int) ->
     target = "127.0.0.1", urlsplit(server.address).port or 0
     with ChaosProxy(target, _breaks_soon, seed=seed) as proxy, IrisClient.remote(proxy.address) as client:
         result = client.exec(job.job_id, NUMBERS)
-        assert (result.exit_code, digest(result.stdout)) == (0, NUMBERS_DIGEST)
+        assert (result.exit_code, digest(result.stdout)) == (0, digest_of_numbers())
         return proxy.faults.total()
 
 
@@ -458,7 +462,7 @@ def test_command_in_a_task_continues_after_a_kill_of_the_controller(mortal: Stan
             assert len(opened) == 1
             mortal.kill()
             mortal.start()
-            assert digest(begin + process.stdout.read()) == NUMBERS_DIGEST
+            assert digest(begin + process.stdout.read()) == digest_of_numbers()
             assert process.wait() == 0
         log = (mortal.directory / "server.log").read_text()
         assert f'exec.used user=tests role=admin task_id={job.job_id}/task-0 attempt_id=0 command="seq 2000000"' in log
