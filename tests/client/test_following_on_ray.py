@@ -16,10 +16,8 @@ from contracts.log_following import (  # noqa: F401 - the tests and fixtures of 
     follow,
     run,
     test_follow_continues_after_connections_were_refused,
-    test_follow_of_a_finished_task_returns_its_whole_log,
     test_follow_of_a_killed_task_has_its_last_lines,
     test_follow_of_a_retried_task_returns_every_byte_once_and_the_end_of_each_attempt,
-    test_prompt_is_returned_once_while_the_task_waits,
     through_the_controller,
 )
 

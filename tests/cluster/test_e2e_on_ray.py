@@ -16,13 +16,8 @@ import pytest
 from contracts.end_to_end import (  # noqa: F401 - the tests of the contract run here
     put,
     test_a_gang_restarts_as_a_whole,
-    test_child_jobs_end_with_their_parent_job,
-    test_command_runs_in_the_directory_of_a_running_task,
-    test_failure_domain_kills_remaining_tasks,
     test_job_that_is_terminated_while_it_is_prepared_ends_killed,
-    test_lines_of_a_task_are_streamed_while_the_task_runs,
     test_outputs_are_stored_when_the_job_has_ended,
-    test_requested_and_other_ports_are_reached_through_the_controller,
     test_status_of_a_running_task_contains_its_measured_usage,
     test_terminate_ends_the_process_group_and_processes_that_left_it,
     wait_for_file,

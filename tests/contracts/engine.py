@@ -126,15 +126,15 @@ async def test_machines_and_their_resources_are_listed(world: World) -> None:
 
 
 async def test_a_gang_that_fits_is_held_with_a_slot_for_each_task(world: World) -> None:
-    await world.engine.submit(gang("a@0", slots=6, cpu=1))
+    await world.engine.submit(gang("a@0", slots=3, cpu=2))
     status = await until(world, "a@0", GangState.HELD)
-    assert len(status.slots) == 6
+    assert len(status.slots) == 3
     assert status.lost == frozenset()
     assert all(slot.worker_id and slot.machine in world.zones for slot in status.slots)
     machines = await until_free(world, 2)
     held = Counter(slot.machine for slot in status.slots)
     assert {machine.name: machine.tasks for machine in machines if machine.tasks} == dict(held)
-    assert all(machine.free.cpu == 4 - held[machine.name] for machine in machines)
+    assert all(machine.free.cpu == 4 - 2 * held[machine.name] for machine in machines)
 
 
 async def test_worker_serves_only_one_slot_unless_the_engine_shares_workers(world: World) -> None:
@@ -146,7 +146,7 @@ async def test_worker_serves_only_one_slot_unless_the_engine_shares_workers(worl
 
 
 async def test_waiting_gang_holds_no_slot(world: World) -> None:
-    await world.engine.submit(gang("a@0", slots=6, cpu=1))
+    await world.engine.submit(gang("a@0", slots=2, cpu=3))
     await until(world, "a@0", GangState.HELD)
     await world.engine.submit(gang("b@0", slots=3, cpu=1))  # there is room for two
     status = await until(world, "b@0", GangState.WAITING)
@@ -262,8 +262,8 @@ async def test_gang_released_just_after_its_submission_frees_its_capacity(world:
 async def test_gang_without_requirements_always_fits(world: World) -> None:
     await world.engine.submit(gang("full@0", slots=2, cpu=4, placement=Placement.SPREAD))
     await until(world, "full@0", GangState.HELD)
-    await world.engine.submit(gang("free@0", slots=4))
-    assert len((await until(world, "free@0", GangState.HELD)).slots) == 4
+    await world.engine.submit(gang("free@0", slots=3))
+    assert len((await until(world, "free@0", GangState.HELD)).slots) == 3
 
 
 async def test_death_of_a_worker_loses_its_slot_and_breaks_the_gang(world: World) -> None:

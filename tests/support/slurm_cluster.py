@@ -23,6 +23,7 @@ import pytest
 from support.waiting import wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "setpriv")
+_QUERY_PAUSE_S = 0.2  # Each query of Slurm is a process.
 _MARKER = "saved-"  # Names that begin with this text show what slurmctld has saved.
 
 # proctrack/linuxproc and no task plugin: what works also where there are no cgroups to write to. Nothing enforces
@@ -246,7 +247,7 @@ class SlurmCluster:
 
     def wait_until_up(self) -> None:
         """Wait until all nodes are up and run no job."""
-        wait_until(self._is_up, f"all nodes to be idle; see {self._directory}")
+        wait_until(self._is_up, f"all nodes to be idle; see {self._directory}", pause_s=_QUERY_PAUSE_S)
 
     def wait_until_empty(self) -> None:
         """Wait until no process of any job is left."""
@@ -255,7 +256,9 @@ class SlurmCluster:
             number, name = line.split(maxsplit=1)
             if name.startswith(_MARKER):
                 self.command("scancel", number)
-        wait_until(lambda: not self.jobs(), f"the end of all jobs of Slurm; see {self._directory}")
+        wait_until(
+            lambda: not self.jobs(), f"the end of all jobs of Slurm; see {self._directory}", pause_s=_QUERY_PAUSE_S
+        )
 
     def resume_drained(self) -> None:
         """Let Slurm use nodes again that it has drained.

@@ -27,6 +27,7 @@ from iris.cluster.worker.worker_credentials import WorkerCredentials
 from iris.errors import InvalidArgumentError, UnavailableError
 
 NOBODY = "http://127.0.0.1:9"  # a controller that does not answer: workers wait for it
+_QUERY_PAUSE_S = 0.3  # Each query of the Ray cluster costs CPU time in several processes.
 
 
 class RayWorld:
@@ -79,7 +80,7 @@ class RayWorld:
     async def holder(self, worker_id: str) -> int:
         """The process of the actor that holds a slot, once it runs."""
         while worker_id not in (actors := self.cluster.call("actors", self.namespace)):  # noqa: ASYNC110 - nor does Ray
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_QUERY_PAUSE_S)
         return int(actors[worker_id])
 
     async def go_away(self) -> None:
@@ -177,7 +178,7 @@ async def test_slots_on_ray_are_released_when_no_controller_returns(short_lease:
     await world.engine.abandon()
     name = group_of(world.cluster_id, "held@0")
     while name in world.cluster.call("groups"):  # noqa: ASYNC110 - Ray tells nobody
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(_QUERY_PAUSE_S)
     assert [slot for slot in held.slots if world.find_worker(slot.worker_id)] == []
     await world.restart()
     assert "held@0" not in await world.engine.snapshot()

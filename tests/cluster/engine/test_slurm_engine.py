@@ -50,7 +50,7 @@ class SlurmWorld:
             **{
                 "lease_s": 60.0,
                 "credentials": lambda worker_id: WorkerCredentials(f"secret-of-{worker_id}"),
-                "look_s": 0.1,
+                "look_s": 0.5,  # a query of Slurm costs CPU time, and waiting does not
                 **options,
             },
         )
@@ -110,9 +110,9 @@ async def world(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.Monke
 
 async def test_gang_without_requirements_always_fits(world: SlurmWorld) -> None:
     """Not so on Slurm, which gives at least one CPU to each slot: it waits, and says why. GPUs are as everywhere."""
-    await world.engine.submit(gang("gpus@0", slots=2, gpu=2))
+    await world.engine.submit(gang("gpus@0", slots=2, cpu=3, gpu=2))
     await until(world, "gpus@0", GangState.HELD)
-    await world.engine.submit(gang("free@0", slots=6))
+    await world.engine.submit(gang("free@0", slots=2))
     await until(world, "free@0", GangState.HELD)
     await world.engine.submit(gang("one-more@0"))
     assert (await until(world, "one-more@0", GangState.WAITING)).reason
