@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-_SHORTEST_PAUSE_S = 0.01
-_LONGEST_PAUSE_S = 0.2
+_SHORTEST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 0.25
 
 
 def wait_until(
@@ -39,4 +39,4 @@ def wait_until(
         waited_s = time.monotonic() - start
         if waited_s > timeout_s:
             raise AssertionError(f"waited {timeout_s:g} s in vain for {what or condition}; last seen: {answer!r}")
-        time.sleep(max(min(waited_s / 20, _LONGEST_PAUSE_S), pause_s))
+        time.sleep(max(min(waited_s / 10, _LONGEST_PAUSE_S), pause_s))
