@@ -95,7 +95,7 @@ def home_stamp(path: Path) -> str:
 
 
 def lock_path(path: Path) -> Path:
-    """Return the path of the lock file of a record."""
+    """Return the path of the lock file that belongs to a record of `iris up`."""
     return path.with_suffix(".lock")
 
 

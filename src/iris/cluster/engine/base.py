@@ -68,7 +68,7 @@ class Resources:
         return Resources(cpu, self.memory_bytes - other.memory_bytes, self.gpu - other.gpu)
 
     def covers(self, need: Resources) -> bool:
-        """Return whether `need` fits into this amount.
+        """Return whether these resources are enough for `need`.
 
         If `need` does not request a resource, this resource always fits. It fits even if this amount is negative
         because too much was allocated.

@@ -68,7 +68,7 @@ class WorkerProcess:
 
     @property
     def is_adopted(self) -> bool:
-        """Whether an earlier engine has started the process."""
+        """Whether an earlier engine has started this worker process."""
         return self._child is None
 
     def reads(self, controller_file: Path) -> bool:

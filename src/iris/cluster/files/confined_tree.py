@@ -58,7 +58,7 @@ def parts_of(path: str, what: str = "a path") -> list[str]:
 
 
 def refuse_path(what: str, path: str, fault: str) -> None:
-    """Raise the error for a path that is not accepted."""
+    """Raise InvalidArgumentError for a path with the given fault."""
     raise InvalidArgumentError(f"{what} must be relative and must not leave its directory; {quoted(path)} {fault}")
 
 

@@ -128,7 +128,7 @@ def _names(directory: int, begin: Sequence[str]) -> tuple[list[str], str]:
 
 
 def is_valid_path(path: str) -> bool:
-    """Return whether `parts_of` accepts a path."""
+    """Return whether a path is valid, as `parts_of` decides."""
     try:
         parts_of(path)
     except InvalidArgumentError:

@@ -37,7 +37,7 @@ _HASH_STEP = 1 << 20
 
 
 class OutputsChangedError(Exception):
-    """A file has become shorter, or disappeared, while the outputs were packed."""
+    """An error: a file has become shorter, or disappeared, while the outputs were packed."""
 
 
 def check_directories(outputs: Sequence[str]) -> list[str]:

@@ -44,7 +44,7 @@ class StackCounts:
 
 
 def merge_stacks(answers: Iterable[ReadStacksResponse], others: Iterable[TaskStacks]) -> ReadStacksResponse:
-    """Return one answer with the tasks of all answers, in index order.
+    """Merge several answers into one answer with the call stacks of all tasks, in index order.
 
     Args:
         answers: The answers of workers. The function changes them.

@@ -131,7 +131,7 @@ class RayPipe:
             self._answers.pop(number, None)
 
     async def end(self) -> None:
-        """End the driver process. Gangs on Ray stay."""
+        """End the driver process. Gangs keep running on Ray."""
         if self._keeper is not None:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):

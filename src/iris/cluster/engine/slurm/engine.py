@@ -395,7 +395,7 @@ class SlurmEngine:
         self._gangs[gang_id] = _Gang(row.job_id, row.state, status, ended, _now_s() + _AFTER_FAILURE_S)
 
     def _apply_absence(self, gang_id: str, gang: _Gang) -> None:
-        """Update a gang whose job has ended or is unknown to Slurm.
+        """Update a gang whose Slurm job has ended or is unknown to Slurm.
 
         If the gang's workers had started, the gang stays BROKEN until it is released, because some of the workers may
         be alive. For example, if slurmctld is killed, it forgets its latest jobs, but the processes of these jobs end

@@ -16,7 +16,7 @@ _ENDING = "COMPLETING"
 
 
 def is_final(state: str) -> bool:
-    """Return whether a job has ended and its resources are free."""
+    """Return whether a Slurm job has ended and its resources are free."""
     return state not in _PENDING | _REQUEUED | _RUNNING | {_ENDING}
 
 
@@ -38,7 +38,7 @@ def worker_id(cluster: str, gang_id: str, rank: int) -> str:
 def status_of(
     row: Row, before: GangStatus | None, worker_of: Callable[[int], str], nodes: Iterable[NodeInfo]
 ) -> GangStatus | None:
-    """Return the status of a gang, given its job.
+    """Return the status of a gang, derived from its Slurm job.
 
     Args:
         row: The job as `squeue` shows it.

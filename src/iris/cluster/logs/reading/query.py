@@ -72,7 +72,7 @@ class LogFilter:
 
     @property
     def is_by_source(self) -> bool:
-        """Whether the filter only selects by source."""
+        """Whether the filter selects lines only by their source."""
         return not (self.has_line_limits or self.start_ms or self.end_ms)
 
     @property

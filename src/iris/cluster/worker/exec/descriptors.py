@@ -65,7 +65,7 @@ class DescriptorReader:
             self._readable.set()
 
     def close(self) -> None:
-        """Close the descriptor. Processes that write get an error."""
+        """Close the descriptor. Processes that still write to the pipe or terminal get an error."""
         if not self._is_closed:
             self._is_closed = True
             self._loop.remove_reader(self._descriptor)

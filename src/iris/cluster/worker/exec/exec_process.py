@@ -163,7 +163,7 @@ class ExecProcess:
         self.signal_session(signal.SIGCONT)
 
     def close(self) -> None:
-        """Close the pipes and the terminal on this side."""
+        """Close the worker's ends of the pipes and of the terminal."""
         self.stdin.close()
         for output in self.outputs:
             output.close()

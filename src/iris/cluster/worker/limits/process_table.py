@@ -32,7 +32,7 @@ _STRANGER, _OURS = 0, -1
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process at the time of a pass over /proc.
+    """A process, as a pass over /proc has found it.
 
     Attributes:
         pid: The process id.

@@ -125,7 +125,7 @@ def load_value(data: bytes) -> Any:
 
 
 def dumps(value: object, own: Sequence[str]) -> bytes:
-    """Return the pickle of a value, with code by value."""
+    """Return the pickle of a value. Code in the value is pickled by value."""
     pickled: bytes = _load_pickles("by_value").dumps(value, own)
     return pickled
 
@@ -185,7 +185,7 @@ def _limits() -> Any:
 
 
 class _CannotStart(Exception):
-    """The callable cannot be loaded in this process. The error text is a sentence for the user."""
+    """An error: the callable cannot be loaded in this process. The error text is a sentence for the user."""
 
 
 def _check_python(pickled_by: str) -> None:

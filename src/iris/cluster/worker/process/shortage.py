@@ -38,7 +38,7 @@ _SHORT = {*_DISK, *_DESCRIPTORS, errno.EAGAIN, errno.ENOMEM}
 
 
 class WorkerShortageError(ResourceExhaustedError):
-    """The worker's machine lacks something for an attempt. The error text names the shortage and a remedy.
+    """An error: the worker's machine lacks something for an attempt. The error text names the shortage and a remedy.
 
     Attributes:
         shortage: What the machine lacks.

@@ -16,7 +16,7 @@ _LONGEST_FIRST_LINE = 256
 
 
 class NotStartedError(EntrypointError):
-    """The program of a task could not be started. The error text is one line.
+    """An error: the program of a task could not be started. The error text is one line.
 
     Attributes:
         exit_code: The exit code that a shell would use; None if the worker or its machine is at fault.

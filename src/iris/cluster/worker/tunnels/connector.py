@@ -15,7 +15,7 @@ Key = tuple[str, int, str]
 
 
 class NotConnectedError(Exception):
-    """A channel could not be connected.
+    """An error: a channel could not be connected.
 
     Attributes:
         code: Why the channel could not be connected, as a code for programs.
@@ -44,7 +44,9 @@ class OpenedTunnel:
 
 
 class Connector(Protocol):
-    """Connects the channels of all tunnels of one kind."""
+    """Protocol of the objects that connect the channels of tunnels: one for the ports of attempts, and one for exec
+    sessions.
+    """
 
     async def connect(self, tunnel: OpenedTunnel, target: ChannelTarget) -> Streams:
         """Connect a channel to its target.
