@@ -36,11 +36,25 @@ def test_resources_of_each_task_include_the_core_that_an_independent_task_gets_b
     assert submission_document(answer)["cpu_millicores"] == millicores
 
 
+def test_other_jobs_and_the_warning_before_a_timeout_are_facts_about_a_submission() -> None:
+    answer = answer_for(independent=False)
+    answer.submission.timeout_warning_seconds = 60
+    answer.submission.after.add(job_id="a")
+    answer.submission.after.add(job_id="b", condition=cluster_pb2.DEPENDENCY_CONDITION_ENDED)
+    facts, document = dict(submission_facts(answer)), submission_document(answer)
+    assert (facts["after"], facts["limits"]) == (
+        "a (its success), b (its end)",
+        "SIGUSR1 1m before an attempt is ended",
+    )
+    assert (document["after"], document["timeout_warning_seconds"]) == ({"a": "ok", "b": "any"}, 60)
+
+
 def test_one_task_and_one_variable_are_written_in_the_singular() -> None:
     answer = answer_for(independent=True)
     answer.submission.max_task_failures = 1
     answer.submission.environment.env_vars["A"] = "1"
     answer.submission.environment.complete = True
     facts = dict(submission_facts(answer))
-    assert facts["retries"] == "1 task may fail"
+    assert facts["may fail"] == "1 task"
+    assert "retries" not in facts
     assert facts["variables"] == "the whole environment of the shell, 1 variable"

@@ -16,7 +16,7 @@ from support.tokens import token
 
 from iris.client import IrisClient
 from iris.client.aio import AsyncIrisClient
-from iris.client.retry.resubmit import new_name
+from iris.client.retry.resubmit import keep_unsuccessful, new_name
 from iris.cluster.client.server_process import LocalServer
 from iris.errors import (
     AlreadyExistsError,
@@ -81,6 +81,15 @@ def test_retry_of_failed_tasks_runs_only_these_tasks_with_their_indices(either: 
     third = again.retry(failed_only=True)
     third.wait()
     assert sorted(entry.message for entry in third.logs(sources=["stdout"])) == ["1/4", "3/4"]
+
+
+@pytest.mark.parametrize(("limit", "of_retry"), [(1, 0), (59, 1), (60, 60)])
+def test_retry_of_failed_tasks_fails_if_all_of_them_fail_as_the_earlier_job_would(limit: int, of_retry: int) -> None:
+    submission = pb.Controller.LaunchJobRequest(independent_tasks=True, max_task_failures=limit)
+    states = [pb.TASK_STATE_FAILED] * min(limit, 2) + [pb.TASK_STATE_SUCCEEDED] * (60 - min(limit, 2))
+    tasks = [pb.TaskStatus(task_index=index, state=state) for index, state in enumerate(states)]
+    keep_unsuccessful(submission, pb.JobStatus(state=pb.JOB_STATE_SUCCEEDED, num_tasks=60, tasks=tasks))
+    assert submission.max_task_failures == of_retry
 
 
 def test_retry_of_the_failed_tasks_of_a_gang_runs_all_tasks(client: IrisClient) -> None:

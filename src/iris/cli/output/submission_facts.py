@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _PLACEMENTS = {cluster_pb2.PLACEMENT_SPREAD: "spread", cluster_pb2.PLACEMENT_TOGETHER: "together"}
 _RENDEZVOUS = {cluster_pb2.RENDEZVOUS_TORCH: "torch", cluster_pb2.RENDEZVOUS_JAX: "jax"}
+_END_WORDS = {"ok": "its success", "any": "its end"}
 _SHOWN_NAMES = 12
 _UNITS = ((2**30, "GiB"), (10**9, "GB"), (2**20, "MiB"), (10**6, "MB"), (2**10, "KiB"))
 
@@ -36,6 +37,7 @@ def submission_document(answer: Answer) -> dict[str, Any]:
         "placement": _PLACEMENTS.get(launch.placement),
         "constraints": {constraint.key: constraint.value.string_value for constraint in launch.constraints},
         "rendezvous": _RENDEZVOUS.get(launch.rendezvous),
+        "after": _after(launch),
         "ports": list(launch.ports),
         "outputs": list(launch.outputs),
         "profile_memory": launch.profile_memory,
@@ -50,6 +52,7 @@ def submission_document(answer: Answer) -> dict[str, Any]:
         "timeout_seconds": launch.timeout_seconds or None,
         "job_timeout_seconds": launch.job_timeout_seconds or None,
         "scheduling_timeout_seconds": launch.scheduling_timeout_seconds or None,
+        "timeout_warning_seconds": launch.timeout_warning_seconds or None,
         "seen_task_indices": list(launch.seen_task_indices),
         "problem": answer.problem or None,
     }
@@ -63,6 +66,7 @@ def submission_facts(answer: Answer) -> list[tuple[str, str]]:
         ("tasks", _tasks(launch)),
         ("each task", ", ".join(_resources(launch)) or "reserves nothing"),
         ("machines", ", ".join(_machines(launch))),
+        ("after", ", ".join(f"{job} ({_END_WORDS[condition]})" for job, condition in _after(launch).items())),
         ("ports", ", ".join(launch.ports)),
         ("outputs", ", ".join(launch.outputs)),
         ("profiler", "memray records the memory of each attempt" if launch.profile_memory else ""),
@@ -70,6 +74,7 @@ def submission_facts(answer: Answer) -> list[tuple[str, str]]:
         ("runs in", _folder(launch)),
         ("limits", ", ".join(_limits(launch))),
         ("retries", ", ".join(_retries(launch))),
+        ("may fail", counted(launch.max_task_failures, "task") if launch.max_task_failures else ""),
     ]
     return [(name, value) for name, value in found if value]
 
@@ -112,6 +117,12 @@ def _machines(launch: LaunchRequest) -> list[str]:
     ]
 
 
+def _after(launch: LaunchRequest) -> dict[str, str]:
+    """Return the conditions of `--after`, `ok` or `any`, by job id."""
+    ended = cluster_pb2.DEPENDENCY_CONDITION_ENDED
+    return {other.job_id: "any" if other.condition == ended else "ok" for other in launch.after}
+
+
 def _names(names: list[str], *, complete: bool) -> str:
     if complete:
         return f"the whole environment of the shell, {counted(len(names), 'variable')}"
@@ -131,14 +142,16 @@ def _limits(launch: LaunchRequest) -> list[str]:
         ("the job", launch.job_timeout_seconds),
         ("waiting", launch.scheduling_timeout_seconds),
     )
-    return [f"{what} {write_span(seconds)}" for what, seconds in spans if seconds]
+    found = [f"{what} {write_span(seconds)}" for what, seconds in spans if seconds]
+    warning = launch.timeout_warning_seconds
+    return found + ([f"SIGUSR1 {write_span(warning)} before an attempt is ended"] if warning else [])
 
 
 def _retries(launch: LaunchRequest) -> list[str]:
     found = [f"up to {launch.max_retries_failure} after a failure"] if launch.max_retries_failure else []
     found += [f"only after exit code {', '.join(map(str, launch.retry_on))}"] if launch.retry_on else []
     found += [f"never after exit code {', '.join(map(str, launch.fail_on))}"] if launch.fail_on else []
-    return found + ([f"{counted(launch.max_task_failures, 'task')} may fail"] if launch.max_task_failures else [])
+    return found
 
 
 def _millicores(launch: LaunchRequest) -> int:

@@ -60,7 +60,8 @@ def prepare(submission: LaunchRequest, name: str, parent: JobInfo | None) -> Non
 
 
 def keep_unsuccessful(submission: LaunchRequest, job: cluster_pb2.JobStatus) -> None:
-    """Restrict a submission to the tasks that have not succeeded. A gang keeps all of its tasks.
+    """Restrict a submission to the tasks that have not succeeded. A gang keeps all of its tasks. If the earlier job
+    would have failed with all of its tasks, then so does the new job.
 
     Raises:
         FailedPreconditionError: The job has not ended, or all its tasks have succeeded.
@@ -81,6 +82,8 @@ def keep_unsuccessful(submission: LaunchRequest, job: cluster_pb2.JobStatus) -> 
     # The new job has only some inputs of the earlier map. Therefore `IrisClient.map_job` must not accept it as a map.
     submission.ClearField("inputs_digest")
     submission.resources.replicas = len(chosen)
+    if submission.max_task_failures < job.num_tasks:  # The earlier job would have failed if all its tasks had failed.
+        submission.max_task_failures = min(submission.max_task_failures, len(chosen) - 1)
 
 
 def new_name(name: str) -> str:
