@@ -25,7 +25,7 @@ Write the proto files of this release below a folder. Code generators and tools 
   iris proto export schema --json | jq -r .files[]
   buf curl --schema schema …
 
-The folder is created if it does not exist. Proto files of an earlier release are replaced.
+The command creates the folder if it does not exist, and replaces proto files of an earlier release.
 """
 
 

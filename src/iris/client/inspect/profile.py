@@ -92,7 +92,8 @@ class Profile:
         return collapsed(self.stacks)
 
     def speedscope(self) -> str:
-        """Return a JSON document for https://www.speedscope.app, which also works without a network."""
+        """Return the profile as a JSON document for https://www.speedscope.app, a viewer of profiles that also works
+        without a network."""
         from iris.client.inspect.profile_formats import speedscope
 
         return speedscope(self)

@@ -43,8 +43,8 @@ again with its earlier options, except for options that you give now. The new se
 still run.
 
 Every call needs a token. 'iris up' writes a token to a file that only you can read, and the commands on this machine
-find the token there. 'iris token create' makes more tokens. Other machines can connect only if --host says so, and
-should use TLS.
+find the token there. 'iris token create' makes more tokens. Other machines can connect only with --host, for example
+'--host 0.0.0.0', and should use TLS.
 
 An option on the command line overrides the same option in the file of --config. The file has more options than the
 command line, see docs/reference/configuration.md.

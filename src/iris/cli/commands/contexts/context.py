@@ -51,7 +51,7 @@ context or 'iris up' names this cluster.
   iris context show prod --json
 """
 _REMOVE_HELP = """\
-Remove a context with its token. The token stays valid until it expires; 'iris token revoke ID' ends it before.
+Remove a context with its token. The token stays valid until it expires. 'iris token revoke ID' revokes it earlier.
 
 \b
   iris context remove staging

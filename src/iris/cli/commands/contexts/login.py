@@ -44,13 +44,13 @@ The command asks for the token, which 'iris token create NAME' prints on the clu
 you type. The command calls the cluster with the token before it saves anything. Only you can read the file with the
 contexts, ~/.config/iris/contexts.json. Run the command again to replace an expired token.
 
-The new context becomes the current context. 'iris context use NAME' chooses another context, and 'iris context use
-local' chooses the cluster of 'iris up' on this machine.
+The saved context becomes the current context, whose cluster all commands call. 'iris context use NAME' chooses another
+context, and 'iris context use local' chooses the cluster of 'iris up' on this machine.
 """
 _LOGOUT_HELP = """\
 Remove a context with its token from this machine. Without NAME, the current context is removed.
 
-The token stays valid until it expires; 'iris token revoke ID' ends it before.
+The removed token stays valid until it expires. 'iris token revoke ID' revokes it earlier.
 
 \b
   iris logout

@@ -36,11 +36,11 @@ command has the directory, the environment, the limits and the user of the task,
   tar c data | iris exec -i @ -- tar x              standard input
   iris exec @ -- sh -c 'ps aux | grep python'       a command line of the shell
 
-The command waits for a task that does not run yet. A lost connection delays output, but loses none of it. Ctrl-C goes
-to the command. Only the job's owner and admins may run commands. 'iris shell JOB' opens a shell.
+'iris exec' waits for a task that does not run yet. A lost connection delays the output of COMMAND, but loses none of
+it. Ctrl-C goes to COMMAND. Only the job's owner and admins may run commands. 'iris shell JOB' opens a shell.
 
 The exit code is the exit code of the command, or 128+n if signal n ended the command. It is 127 if the command was not
-found, 126 if it is not executable, and 125 if Iris itself failed or nobody knows how the command ended.
+found, 126 if it is not executable, and 125 if Iris itself failed or the end of the command is unknown.
 """
 
 

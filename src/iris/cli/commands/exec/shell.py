@@ -14,18 +14,18 @@ from iris.cli.options import VARIABLE, address_option
 _HELP = """\
 Open a shell in a running task, beside the task's program.
 
-JOB is an id, the beginning of an id, or '@' for your latest job; without /task-N it is the job's first task. The
-command starts the shell that the variable SHELL names in the task's environment, otherwise bash or sh. The shell has
-the directory, the environment, the limits and the user of the task, and ends with the attempt of the task.
+JOB is an id, the beginning of an id, or '@' for your latest job; without /task-N it is the job's first task. 'iris
+shell' starts the shell that the variable SHELL names in the task's environment, otherwise bash or sh. The shell has the
+directory, the environment, the limits and the user of the task, and ends with the attempt of the task.
 
 \b
   iris shell @                        your latest job
   iris shell train-1a2b3c4d/task-2    the third task of a job
   iris shell @ < commands.sh          without a terminal, the shell reads its commands from standard input
 
-The command waits for a task that does not run yet. The shell continues after a lost connection. While the cluster does
-not answer, Ctrl-C ends the command here. Only the job's owner and admins may open a shell. 'iris exec JOB -- COMMAND'
-runs a single command.
+'iris shell' waits for a task that does not run yet. The shell continues after a lost connection. While the cluster does
+not answer, Ctrl-C ends 'iris shell'. Only the job's owner and admins may open a shell. 'iris exec JOB -- COMMAND' runs
+a single command.
 
 The exit code is the exit code of the shell, or 125 if Iris itself failed or the end of the shell is unknown.
 """

@@ -32,8 +32,8 @@ _SHOWN_FUNCTIONS = 200
 _HELP = """\
 Show where the tasks of a job spend their time: sample the call stacks of their Python processes, and sum the samples.
 
-JOB samples all tasks of the job at the same time, and JOB/task-N samples one task. The tasks continue, and are not
-stopped for a sample. Ctrl-C ends the sampling and shows the samples so far.
+With JOB, all tasks of the job are sampled at the same time. With JOB/task-N, one task is sampled. The tasks continue,
+and are not stopped for a sample. Ctrl-C ends the sampling and shows the samples so far.
 
 \b
   iris profile                                       your latest job: the most frequent functions

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 _HELP = """\
 Copy files from a task to this machine, or from this machine into a running task.
 
-SOURCE or DESTINATION is JOB:PATH or JOB/task-N:PATH, the other one is a local path. JOB is an id, the beginning of an
-id, or '@' for your latest job. PATH is relative to the working directory of the task; an empty PATH is the directory
-itself. '-' is stdin or stdout.
+One of SOURCE and DESTINATION is JOB:PATH or JOB/task-N:PATH, and the other one is a local path. JOB is an id, the
+beginning of an id, or '@' for your latest job. PATH is relative to the working directory of the task; an empty PATH is
+the directory itself. '-' is stdin or stdout.
 
 \b
   iris cp train-1a2b3c4d/task-0:checkpoints ./checkpoints

@@ -35,9 +35,9 @@ have not ended.
   iris kill sweep-9c0d1e2f/task-3       only this task, which is not retried
   iris kill sweep-9c0d1e2f --task 3     the same
 
-If only a task is terminated, the other tasks continue if the job was run with --independent, or may have one more
-failed task (--max-task-failures). The job is KILLED when the other tasks have ended. Otherwise the whole job ends,
-because a gang needs all its tasks.
+If one task is terminated, the whole job ends, because a gang needs all of its tasks. But the other tasks continue if
+the job was run with --independent, or if --max-task-failures allows one more failed task. The job is then KILLED when
+the other tasks have ended.
 """
 
 

@@ -60,9 +60,9 @@ The tasks' stdout and stderr go to stdout. Lines about the preparation of tasks 
 have labels. An unfinished line is shown at once on a terminal, and wherever lines have no labels.
 
 With -f, the exit code is the code of the job, or of the chosen tasks, as with 'iris run'. With several JOBs, it is the
-code of the first job that did not succeed. With --no-exit-code, the exit code is 0. If something could not be read, the
-exit code is 125 with -f, and 1 otherwise. The exit code is 141 if the reader of the output, such as 'head', has ended,
-and 130 after Ctrl-C.
+code of the first job that did not succeed. With --no-exit-code, the exit code is 0. If a part of the logs could not be
+read, the exit code is 125 with -f, and 1 otherwise. The exit code is 141 if the reader of the output, such as 'head',
+has ended, and 130 after Ctrl-C.
 """
 _MULTIPLE = "May be given several times."
 

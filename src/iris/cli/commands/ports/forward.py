@@ -37,9 +37,9 @@ port-forward' and 'docker run -p', the port of the container comes last.
   iris forward @ web:8080 debug             two ports that the job has requested by name
   iris forward @ 8000:0 --json              the local address, for a script
 
-HTTP, WebSocket and all other protocols over TCP work. The command waits for a task that does not run yet, and continues
-when the task is retried. Only the job's owner and admins may use this command. 'iris endpoints JOB' shows the ports of
-a job.
+HTTP, WebSocket and all other protocols over TCP work. 'iris forward' waits for a task that does not run yet, and
+continues when the task is retried. Only the job's owner and admins may use this command. 'iris endpoints JOB' shows the
+ports of a job.
 """
 
 

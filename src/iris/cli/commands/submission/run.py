@@ -86,8 +86,8 @@ because they are left out too. --workspace DIR sends another folder, and --no-wo
 A job of one task gets the standard input of this command. A job of several tasks, and a detached job, get none. If an
 attempt has read some of the input, the retry of its task gets no input, and the log of the task says this.
 
-If the cluster of the job ends with this command, Ctrl-C stops the job; a second Ctrl-C kills the job. On another
-cluster Ctrl-C only stops showing the lines, and the job continues.
+If this command has started the cluster, Ctrl-C stops the job, and a second Ctrl-C kills the job. On another cluster
+Ctrl-C only stops showing the lines, and the job continues.
 
 The exit code is the exit code of the first task that failed, or 128+n if signal n killed that task. It is 127 if the
 command was not found, 126 if it is not executable, 124 if a timeout ended the job or the task, 143 if the job was
