@@ -129,7 +129,8 @@ class _Program(LazyGroup):
 def _with_hint(context: click.Context, error: click.UsageError) -> click.UsageError:
     """Return an error about a command line such as `describe pod x`, with a hint if the words are of another tool."""
     if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
-        return error  # A hint about the command would not correct the value of an option.
+        # Only the value of an option is wrong. A hint about the name of the command would not help.
+        return error
     hint = hint_for_command(given_words(context))
     if not hint or hint in error.message:
         return error

@@ -313,7 +313,7 @@ def add_code(request: LaunchRequest, entry: Entrypoint, upload: WorkspaceUpload 
 
 
 def set_parent(request: LaunchRequest, parent: JobInfo) -> None:
-    """Make the job of a request a child job of the job in which this program runs."""
+    """Change a submission request so that its job becomes a child job of the job in which this program runs."""
     request.parent_job_id = parent.job_id
     if parent.task_id is not None:
         # The index comes from the task id, and not from IRIS_TASK_INDEX. If a job runs only some tasks of an earlier

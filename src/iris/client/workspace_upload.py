@@ -102,7 +102,7 @@ class WorkspaceUpload:
 
     def pack(self) -> Bundle:
         """Return the packed folder. `pack_workspace` documents the errors."""
-        # Few programs send a workspace, and this import is slow.
+        # The import is here, because it is slow and few programs send a workspace.
         from iris.cluster.client.workspace_archive import pack_workspace
 
         with self.reported("packing") as report:

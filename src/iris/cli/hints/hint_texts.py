@@ -82,7 +82,7 @@ def _value(option: str, words: Sequence[str]) -> str:
 def _time(text: str) -> str:
     match = _SLURM_TIME.fullmatch(text)
     if match is None:
-        return text or "2h"  # Iris accepts a time such as 90m.
+        return text or "2h"  # A time such as 90m stays unchanged, because Iris accepts it.
     days, first, second, third = (int(part) if part else None for part in match.groups())
     units: tuple[tuple[int | None, str], ...]
     if days is not None or third is not None:

@@ -195,7 +195,8 @@ class Output:
 
     @contextmanager
     def interrupted_between_writes(self) -> Iterator[None]:
-        """Delay Ctrl-C inside the `with` block until a write of lines is complete, so that `last_shown` is exact.
+        """Delay Ctrl-C inside the `with` block until a write of lines is complete, so that `last_shown` is really the
+        last line that was written.
 
         A second Ctrl-C is not delayed, because the reader of the output may have stopped for good.
         """

@@ -220,7 +220,9 @@ class AsyncExecProcess:
 
     def _open_session(self) -> ExecSession:
         if self._session is None:
-            raise FailedPreconditionError("the command was not started: use it in a 'with' block")
+            raise FailedPreconditionError(
+                "the command was not started: use client.open_exec(…) in an 'async with' block"
+            )
         return self._session
 
     def _on_end(self, running: asyncio.Task[ExecExit]) -> None:

@@ -170,7 +170,7 @@ class ExecProcess:
 
     def _opened(self) -> tuple[LoopThread, AsyncExecProcess]:
         if self._loop is None or self._process is None:
-            raise FailedPreconditionError("the command was not started: use it in a 'with' block")
+            raise FailedPreconditionError("the command was not started: use client.open_exec(…) in a 'with' block")
         if self._is_left:
             raise FailedPreconditionError("the 'with' block of the command has ended: use the command inside the block")
         return self._loop, self._process

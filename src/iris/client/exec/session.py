@@ -129,7 +129,7 @@ class ExecSession:
         except UnimplementedError as error:
             raise UnimplementedError(
                 "the cluster has an older release of Iris that cannot run commands in tasks: install Iris"
-                f" {VERSION} or later there"
+                f" {VERSION} or later on the cluster"
             ) from error
         finally:
             for task in (tunnel, talk):

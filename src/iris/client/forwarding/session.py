@@ -73,7 +73,7 @@ class ForwardSession:
                 except UnimplementedError as error:
                     raise UnimplementedError(
                         "the cluster has an older release of Iris that cannot forward ports: install Iris"
-                        f" {VERSION} or later there"
+                        f" {VERSION} or later on the cluster"
                     ) from error
                 if self._tunnel.cut:
                     cut = counted(self._tunnel.cut, "connection was", "connections were")

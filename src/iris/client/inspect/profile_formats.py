@@ -24,7 +24,7 @@ def function_shares(stacks: Stacks) -> list[FunctionShare]:
     own: dict[tuple[str, str], int] = {}
     total: dict[tuple[str, str], int] = {}
     for stack, samples in stacks.items():
-        for key in {(frame.function, frame.file) for frame in stack}:  # Counts a recursive function only once.
+        for key in {(frame.function, frame.file) for frame in stack}:  # A set, so that recursion counts once.
             total[key] = total.get(key, 0) + samples
         if stack:
             innermost = stack[-1].function, stack[-1].file

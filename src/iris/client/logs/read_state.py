@@ -183,7 +183,8 @@ class ReadState:
         contains these positions.
 
         Args:
-            starts: Positions by task index, which replace the positions of the readers.
+            starts: The positions of some tasks, by task index. They are used instead of the positions up to which these
+                tasks were read.
         """
         if len(self.tasks) > 1:
             delivered = {index: reader.delivered for index, reader in self._readers.items()}

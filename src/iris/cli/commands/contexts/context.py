@@ -184,5 +184,5 @@ def _running_address() -> str | None:
     try:
         chosen = find_cluster(context=LOCAL)
     except FailedPreconditionError:
-        return None  # The server was killed, or the record of the server cannot be trusted.
+        return None  # No server runs, or its record cannot be trusted.
     return None if chosen is None else chosen.address

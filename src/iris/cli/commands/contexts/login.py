@@ -199,6 +199,6 @@ def _check_with_cluster(context: Context) -> None:
         with RemoteClusterClient(context.address, timeout_s=_CHECK_S, **given) as cluster:
             cluster.describe_cluster()
     except UnauthenticatedError as error:
-        raise UnauthenticatedError(f"{error}; nothing was saved") from error
+        raise UnauthenticatedError(f"nothing was saved: {error}") from error
     except UnavailableError as error:
-        raise type(error)(f"{error}; nothing was saved") from error
+        raise type(error)(f"nothing was saved: {error}") from error
