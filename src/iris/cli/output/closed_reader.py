@@ -60,7 +60,7 @@ def leave_with_reader() -> Iterator[None]:
     finally:
         over.set()
         os.close(wake)
-        # The thread is joined, because a thread that still runs while the interpreter shuts down would abort the process.
+        # The thread is joined, because a thread that runs while the interpreter shuts down would abort the process.
         thread.join()
         os.close(wakes)
         os.close(descriptor)
