@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_state import Transition
@@ -36,7 +37,7 @@ class TransitionLog:
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[Job, Transition]] = deque()
+        self._waiting: deque[tuple[Job, Iterator[Transition]]] = deque()
         self._writing: asyncio.Task[None] | None = None
 
     def write(self, job: Job, transitions: Sequence[Transition]) -> None:
@@ -46,7 +47,7 @@ class TransitionLog:
         if not self._waiting and len(transitions) <= _LINES_AT_ONCE:
             log_transitions(job, transitions)
             return
-        self._waiting.extend((job, transition) for transition in transitions)
+        self._waiting.append((job, iter(transitions)))
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_waiting())
 
@@ -55,18 +56,21 @@ class TransitionLog:
         if self._writing is not None:
             self._writing.cancel()
             self._writing = None
-        self._write_next(len(self._waiting))
+        while self._waiting:
+            self._write_next()
 
     async def _write_waiting(self) -> None:
         while self._waiting:
-            self._write_next(_LINES_AT_ONCE)
+            self._write_next()
             await asyncio.sleep(0)
         self._writing = None
 
-    def _write_next(self, most: int) -> None:
-        for _ in range(min(most, len(self._waiting))):
-            job, transition = self._waiting.popleft()
-            log_transitions(job, (transition,))
+    def _write_next(self) -> None:
+        job, transitions = self._waiting[0]
+        chosen = list(itertools.islice(transitions, _LINES_AT_ONCE))
+        log_transitions(job, chosen)
+        if not chosen:
+            self._waiting.popleft()
 
 
 def log_transitions(job: Job, transitions: Iterable[Transition]) -> None:
