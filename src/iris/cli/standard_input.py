@@ -116,7 +116,8 @@ class Feeder:
         self._is_over = self._is_over or not self._stopping
 
     def _read(self) -> bytes | None:
-        """Return the next bytes of input: empty at the end of the input, None if no input has come for a while."""
+        """Return the next bytes of the input, or no bytes at the end of the input. Return None if no input has come for
+        a while."""
         if os.isatty(0) and os.tcgetpgrp(0) != os.getpgrp():
             select.select([self._wake], [], [], _FOREGROUND_CHECK_S)
             return None
@@ -124,7 +125,8 @@ class Feeder:
             readable, _, _ = select.select([0, self._wake], [], [], _BEAT_S)
             return os.read(0, _READ_BYTES) if 0 in readable else None
         except OSError as error:
-            # The read failed because the shell has just moved this process to the background.
+            # If the shell has just moved this process to the background, reading the terminal fails with EIO. This is
+            # not the end of the input.
             if error.errno == errno.EIO and os.isatty(0):
                 return None
             if error.errno == errno.EISDIR:

@@ -27,7 +27,8 @@ Arguments = ParamSpec("Arguments")
 
 
 class Wrap(Protocol):
-    """A function that wraps the callbacks of a user, for example so that they run on the event loop."""
+    """A function that wraps the callbacks of a user. The async client uses a wrapper with which the callbacks run on
+    the event loop."""
 
     def __call__(self, function: Callable[Arguments, None], /) -> Callable[Arguments, None]: ...
 
