@@ -58,7 +58,7 @@ def chain(length: int) -> list[Member]:
         pytest.param([file("a/" * 2001 + "a")], "path of over 4000", id="path"),
         pytest.param([file("a" * 10_000)], "name of over 255 bytes", id="name-10k"),
         pytest.param([link("a", "b/" * 3000)], "path of over 4000", id="link-target"),
-        pytest.param([link("a", "")], "link to nothing", id="empty-link"),
+        pytest.param([link("a", "")], "without a target", id="empty-link"),
         pytest.param([pax("a", {"path": "../out"})], "leads out of the workspace", id="pax-path"),
         pytest.param([pax("a", {"path": "/out"})], "leads out of the workspace", id="pax-path-absolute"),
         pytest.param([pax("a", {"GNU.sparse.name": "../out"})], "leads out of the workspace", id="pax-sparse-name"),
