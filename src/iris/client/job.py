@@ -430,9 +430,8 @@ class Job(JobFileMethods, JobInspectMethods):
         try:
             for status in self._client.cluster.stream_results(self.job_id, timeout=timeout):
                 outcomes.add(status)
-        except (
-            UnimplementedError
-        ):  # A controller of an older release has no stream of results, so they are read one by one.
+        except UnimplementedError:
+            # A controller of an older release has no stream of results, so the results are read one by one.
             outcomes.add(self.wait(timeout, raise_on_failure=False))
             for index in range(outcomes.job.num_tasks):
                 outcomes.add(Task(self._client, self.job_id, index)._with_result())

@@ -458,9 +458,8 @@ class AsyncJob(AsyncJobFileMethods, AsyncJobInspectMethods):
             async with contextlib.aclosing(self._client.cluster.stream_results(self.job_id, timeout=timeout)) as stream:
                 async for status in stream:
                     outcomes.add(status)
-        except (
-            UnimplementedError
-        ):  # A controller of an older release has no stream of results, so they are read one by one.
+        except UnimplementedError:
+            # A controller of an older release has no stream of results, so the results are read one by one.
             outcomes.add(await self.wait(timeout, raise_on_failure=False))
             for index in range(outcomes.job.num_tasks):
                 outcomes.add(await AsyncTask(self._client, self.job_id, index)._with_result())
