@@ -60,10 +60,12 @@ class TransitionLog:
             self._write_next()
 
     async def _write_waiting(self) -> None:
-        while self._waiting:
-            self._write_next()
-            await asyncio.sleep(0)
-        self._writing = None
+        try:
+            while self._waiting:
+                self._write_next()
+                await asyncio.sleep(0)
+        finally:
+            self._writing = None
 
     def _write_next(self) -> None:
         job, transitions = self._waiting[0]

@@ -320,6 +320,9 @@ class LogKeeper:
         Raises:
             UnavailableError: The log location cannot be reached now.
         """
+        if self._keeping.location is None:
+            yield
+            return
         names = {name: stored_as(name, record) for record in records for name in self._names(record)}
         async with self._copies.removed(names):
             yield

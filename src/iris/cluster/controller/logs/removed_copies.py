@@ -8,6 +8,8 @@ exist. Therefore the marks that a log is at the log location are removed before 
 3. The content of a log that was only at the log location is lost with its copy. After a failure, the reason of the
    removal is written, so that readers get the reason.
 
+If the controller is killed during a removal, the unmarked folded logs stay on this machine, and are not copied again.
+
 The log location may not answer for a long time. A removal waits for it only for a limited time, because the removals of
 all other jobs would wait as well. All functions without `async` block on the disk, so they run in threads.
 """
@@ -88,7 +90,7 @@ class RemovedCopies:
             names: The name of each log on this machine, with its name at the log location.
 
         Raises:
-            UnavailableError: The log location cannot be reached now.
+            UnavailableError: The log location cannot be reached now, or the marks cannot be written.
         """
         if self._location is None or not names:
             yield
@@ -147,12 +149,19 @@ class _Run:
         self._unmarked: list[str] = []  # The folded logs that have lost their marks.
 
     def unmark(self) -> None:
-        """Remove the marks that the logs are at the log location, from the logs that are on this machine."""
-        for name in self._names:
-            path = self._root / name
-            if not (path / AWAY).exists():
-                (path / STORED).unlink(missing_ok=True)
-        self._unmarked = self._folded.unmark_stored(self._names)
+        """Remove the marks that the logs are at the log location, from the logs that are on this machine.
+
+        Raises:
+            UnavailableError: A mark cannot be removed, for example because the disk is full.
+        """
+        try:
+            for name in self._names:
+                path = self._root / name
+                if not (path / AWAY).exists():
+                    (path / STORED).unlink(missing_ok=True)
+            self._unmarked = self._folded.unmark_stored(self._names)
+        except OSError as error:
+            raise UnavailableError(f"the removal of logs cannot be prepared: {error}") from error
 
     def remove(self) -> None:
         """Remove the copies from the log location.
