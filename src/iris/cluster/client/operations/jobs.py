@@ -215,9 +215,7 @@ def list_request(
     """Check the conditions for jobs, and return the request that lists the jobs."""
     wanted = [JobState(state) for state in check_items("states", states, "states, for example ['RUNNING']")]
     if JobState.UNSPECIFIED in wanted:
-        raise InvalidArgumentError(
-            "states must contain states that a job can have, for example RUNNING, got UNSPECIFIED"
-        )
+        raise InvalidArgumentError("states must name states that a job can have, for example RUNNING, got UNSPECIFIED")
     return cluster_pb2.Controller.ListJobsRequest(
         id_prefix=check_text("id_prefix", id_prefix),
         id_contains=check_text("id_contains", id_contains),
