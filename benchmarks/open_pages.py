@@ -17,9 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 import psutil
 
@@ -32,9 +32,9 @@ from iris.rpc import cluster_pb2
 
 _NAME = "open_pages"
 _TASKS = 10_000
-_BLOCKS = 4  # of each kind
-_JOBS = 200  # in a block
-_SETTLE_S = 3.0  # after the pages have opened, until the block begins
+_BLOCKS = 30  # of each kind
+_JOBS = 30  # in a block
+_SETTLE_S = 1.5  # after the pages have opened or closed, until the block begins
 _WARM_UP = 10
 _AIM = 1.1
 _KINDS = {"none": "no page", "quiet": "45 pages without logs", "all": "50 pages"}
@@ -90,11 +90,17 @@ def _measure(server: LocalServer, client: RemoteClusterClient) -> None:
     times = {kind: _Times() for kind in _KINDS}
     for number in range(_WARM_UP):
         _run_job(client, f"warm-up-{number}")
-    for block in range(_BLOCKS):
-        for kind in _KINDS:
-            with _open_pages(server, kind):
+    kinds, random = list(_KINDS), Random(1)
+    with _PageProcess(server) as pages:
+        for block in range(_BLOCKS):
+            random.shuffle(kinds)
+            for kind in kinds:
+                if kind != "none":
+                    pages.send(f"open {kind}")
                 time.sleep(_SETTLE_S)
                 _run_block(client, controller, f"{kind}-{block}", times[kind])
+                if kind != "none":
+                    pages.send("close")
     quiet = times["none"]
     for kind, words in _KINDS.items():
         one = times[kind]
@@ -158,19 +164,31 @@ def _launch(
     client.launch_job(request)
 
 
-@contextlib.contextmanager
-def _open_pages(server: LocalServer, kind: str) -> Iterator[None]:
-    """Open the pages of a kind in a process of their own."""
-    if kind == "none":
-        yield
-        return
-    words = [sys.executable, "-m", "benchmarks.page_clients", server.address, kind]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(f"{server.token}\n")
-        process.stdin.flush()
-        if not process.stdout.readline():
-            raise RuntimeError(f"the pages of the kind {kind} did not open")
-        yield
-        process.stdin.close()
+class _PageProcess(contextlib.AbstractContextManager["_PageProcess"]):
+    """The process that opens and closes the pages."""
+
+    def __init__(self, server: LocalServer) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.page_clients", server.address],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._write(server.token)
+
+    def send(self, command: str) -> None:
+        """Send a command, and wait until the process has carried it out."""
+        self._write(command)
+        assert self._process.stdout is not None
+        if not self._process.stdout.readline():
+            raise RuntimeError(f"the process of the pages ended at the command {command!r}")
+
+    def __exit__(self, *exception: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _write(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()

@@ -1,7 +1,9 @@
-"""Pages of browsers, in one process: `python -m benchmarks.page_clients ADDRESS KIND`. Reads the token from stdin.
+"""Pages of browsers, in one process: `python -m benchmarks.page_clients ADDRESS`.
 
-Prints a line when all pages have their first messages, and ends when stdin is closed. The pages make the calls of the
-TypeScript code in `web/src`, with the same requests, in the same binary format and at the same times:
+The first line of stdin is the token. Each further line is a command, and the process answers each command with a line:
+`open KIND` opens the pages of a kind, and is answered when all pages have their first messages. `close` closes them.
+The process ends when stdin is closed. The pages make the calls of the TypeScript code in `web/src`, with the same
+requests, in the same binary format and at the same times:
 
 * A list of jobs follows the list.
 * A view of a job follows the job and its child jobs. Every 8 s, the view loads the usage and the endpoints.
@@ -11,8 +13,8 @@ TypeScript code in `web/src`, with the same requests, in the same binary format 
 * A view of the cluster follows the workers, the state of the controller and the events.
 * A reader is no page, but a client like `iris logs -f`. It follows the log through the controller as fast as it can.
 
-The pages open within 8 s, which is their longest period. Otherwise all of them would make their repeated calls at the
-same moments.
+The streams open within half a second. A repeated call has its fixed times, as if the page had been open all the time:
+they are spread over the period of the call, and stay the same when the pages are closed and opened again.
 
 Browsers run on other machines, so the work of this process must not slow the controller. The process reads messages
 without parsing them, and runs only when no other process of its scheduling policy wants to run.
@@ -61,7 +63,7 @@ _PART_BYTES, _LINE_BYTES, _JUMP_BYTES = 256 << 10, 16 << 10, 64 << 10
 # `JUMP_MS` and `BURST_LINES` of web/src/views/logs/engine/pace.ts. The lines of the log have 100 bytes.
 _JUMP_S, _BURST_BYTES = 0.5, 20_000 * 100
 _READ_BYTES = 1 << 18
-_OPENING_S = 8.0
+_OPENING_S = 0.5
 
 
 class Browser:
@@ -76,6 +78,7 @@ class Browser:
         import httpx
 
         self._address = urlsplit(address)
+        self._connections: list[Connection] = []
         answer = httpx.post(
             f"{address}/{_SERVICE}/SignIn", json={"token": token, "pagePath": "/"}, headers={"origin": address}
         )
@@ -86,7 +89,14 @@ class Browser:
     async def connect(self) -> Connection:
         """Open a connection to the controller."""
         reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port, limit=1 << 20)
-        return Connection(reader, writer, self)
+        self._connections.append(Connection(reader, writer, self))
+        return self._connections[-1]
+
+    def close_connections(self) -> None:
+        """Close all connections."""
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
 
     def head(self, method: str, content_type: str, length: int) -> bytes:
         """Return the head of a request."""
@@ -147,7 +157,7 @@ class Connection:
 
 
 class Pages:
-    """The pages of a browser.
+    """The pages of a kind. They can be opened and closed many times.
 
     Args:
         browser: The browser.
@@ -156,89 +166,87 @@ class Pages:
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
         self._random = Random(1)
-        self._delay_s = 0.0  # The time until the page opens that is being prepared.
+        # The parts of all pages. A part is a stream or a repeated call, and sets the event when it is open.
+        self._parts: list[Callable[[asyncio.Event], Coroutine[Any, Any, None]]] = []
         self._running: list[asyncio.Task[None]] = []
-        self._opened: list[asyncio.Event] = []
 
-    async def opened(self) -> None:
-        """Wait until each stream and each repeated call has had its first answer."""
-        waiting = [asyncio.create_task(self._all_opened()), *self._running]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    async def open(self) -> None:
+        """Open all pages, and wait until they have their first messages."""
+        opened = [asyncio.Event() for _ in self._parts]
+        self._running = [asyncio.create_task(part(event)) for part, event in zip(self._parts, opened, strict=True)]
+        waiting = asyncio.gather(*(event.wait() for event in opened))
+        running: list[asyncio.Future[Any]] = [waiting, *self._running]
+        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         for task in self._running:
             if task.done():
                 task.result()
 
-    async def _all_opened(self) -> None:
-        for event in self._opened:
-            await event.wait()
+    async def close(self) -> None:
+        """Close all pages."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        self._browser.close_connections()
 
-    def open_list(self) -> None:
-        """Open a list of jobs."""
-        self._prepare_page()
+    def add_list(self) -> None:
+        """Add a list of jobs."""
         self._follow("WatchJobs", Controller.WatchJobsRequest(newest_first=True, page_size=_LIST_PAGE))
 
-    def open_job(self, job_id: str) -> None:
-        """Open a view of a job."""
-        self._prepare_page()
+    def add_job(self, job_id: str) -> None:
+        """Add a view of a job."""
         self._follow("WatchJob", Controller.WatchJobRequest(job_id=job_id, include_tasks=True))
         self._follow("WatchJobs", Controller.WatchJobsRequest(id_prefix=f"{job_id}/", page_size=_CHILDREN))
         self._repeat("GetUsage", Controller.GetUsageRequest(job_id=job_id), _USAGE_S)
         self._repeat("ListEndpoints", Controller.ListEndpointsRequest(job_id=job_id, page_size=_ENDPOINTS), _USAGE_S)
 
-    def open_log(self, job_id: str) -> None:
-        """Open a view of the log of a job's only task, which writes faster than a page draws."""
-        self._prepare_page()
+    def add_log(self, job_id: str) -> None:
+        """Add a view of the log of a job's only task, which writes faster than a page draws."""
         self._follow("WatchJob", Controller.WatchJobRequest(job_id=job_id, include_tasks=True))
-        self._start(self._read_log(job_id, self._event()))
+        self._add(lambda opened: self._read_log(job_id, opened))
 
-    def open_machines(self, worker_ids: list[str]) -> None:
-        """Open a view of the machines."""
-        self._prepare_page()
+    def add_machines(self, worker_ids: list[str]) -> None:
+        """Add a view of the machines."""
         self._follow("WatchCluster", Controller.WatchClusterRequest(include_machines=True))
         usage = Controller.GetUsageRequest(worker_ids=worker_ids, max_points=_WORKER_POINTS)
         self._repeat("GetUsage", usage, _WORKER_USAGE_S)
 
-    def open_cluster(self) -> None:
-        """Open a view of the cluster."""
-        self._prepare_page()
+    def add_cluster(self) -> None:
+        """Add a view of the cluster."""
         request = Controller.WatchClusterRequest(include_workers=True, include_status=True, include_events=True)
         self._follow("WatchCluster", request)
 
-    def open_reader(self, job_id: str) -> None:
-        """Follow the log of a job's only task through the controller, as fast as the controller sends it."""
-        self._prepare_page()
-        self._start(self._read_whole_log(job_id, self._event()))
+    def add_reader(self, job_id: str) -> None:
+        """Add a client that follows the log of a job's only task through the controller, as fast as possible."""
+        self._add(lambda opened: self._read_whole_log(job_id, opened))
 
-    def _prepare_page(self) -> None:
-        self._delay_s = self._random.uniform(0, _OPENING_S)
+    def _add(self, part: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+        delay_s = self._random.uniform(0, _OPENING_S)
 
-    def _event(self) -> asyncio.Event:
-        self._opened.append(asyncio.Event())
-        return self._opened[-1]
+        async def run(opened: asyncio.Event) -> None:
+            await asyncio.sleep(delay_s)
+            await part(opened)
 
-    def _start(self, page: Coroutine[Any, Any, None]) -> None:
-        self._running.append(asyncio.create_task(self._run_later(page, self._delay_s)))
-
-    async def _run_later(self, page: Coroutine[Any, Any, None], delay_s: float) -> None:
-        await asyncio.sleep(delay_s)
-        await page
+        self._parts.append(run)
 
     def _follow(self, method: str, request: Message) -> None:
-        self._start(self._read_stream(method, request, self._event()))
+        self._add(lambda opened: self._read_stream(method, request, opened))
 
     def _repeat(self, method: str, request: Message, period_s: float) -> None:
-        self._start(self._call_again(method, request, period_s, self._event()))
+        first_s = time.monotonic() + self._random.uniform(0, period_s)
+        self._parts.append(lambda opened: self._call_again(method, request, first_s, period_s, opened))
 
     async def _read_stream(self, method: str, request: Message, opened: asyncio.Event) -> None:
         async for _ in (await self._browser.connect()).stream(method, request):
             opened.set()
 
-    async def _call_again(self, method: str, request: Message, period_s: float, opened: asyncio.Event) -> None:
+    async def _call_again(
+        self, method: str, request: Message, first_s: float, period_s: float, opened: asyncio.Event
+    ) -> None:
         connection = await self._browser.connect()
+        opened.set()
         while True:
+            await asyncio.sleep(period_s - (time.monotonic() - first_s) % period_s)
             await connection.call(method, request)
-            opened.set()
-            await asyncio.sleep(period_s)
 
     async def _read_whole_log(self, job_id: str, opened: asyncio.Event) -> None:
         read = cluster_pb2.FetchLogPartsRequest.Read(task_index=0, attempt_id=0, backwards=True)
@@ -276,24 +284,39 @@ class Pages:
             await asyncio.sleep(_JUMP_S)
 
 
-async def _open_pages(address: str, kind: str, token: str) -> None:
-    pages = Pages(Browser(address, token))
-    openers: dict[str, Callable[[], None]] = {
-        "list": pages.open_list,
-        "job": lambda: pages.open_job(LARGE_JOB),
-        "log": lambda: pages.open_log(LOUD_JOB),
-        "machines": lambda: pages.open_machines(["local-0"]),
-        "cluster": pages.open_cluster,
-        "reader": lambda: pages.open_reader(LOUD_JOB),
+def _pages(browser: Browser, kind: str) -> Pages:
+    pages = Pages(browser)
+    adders: dict[str, Callable[[], None]] = {
+        "list": pages.add_list,
+        "job": lambda: pages.add_job(LARGE_JOB),
+        "log": lambda: pages.add_log(LOUD_JOB),
+        "machines": lambda: pages.add_machines(["local-0"]),
+        "cluster": pages.add_cluster,
+        "reader": lambda: pages.add_reader(LOUD_JOB),
     }
     for sort, count in _COUNTS[kind].items():
         for _ in range(count):
-            openers[sort]()
-    start = time.monotonic()
-    await pages.opened()
-    print(f"open after {time.monotonic() - start:.1f} s", flush=True)
-    await asyncio.to_thread(sys.stdin.read)
-    os._exit(0)  # The streams have no end.
+            adders[sort]()
+    return pages
+
+
+async def _carry_out_commands(address: str) -> None:
+    """Carry out the commands from stdin."""
+    browser = Browser(address, (await _line()).strip())
+    known: dict[str, Pages] = {}
+    opened: Pages | None = None
+    while words := (await _line()).split():
+        if words[0] == "open":
+            opened = known.get(words[1]) or known.setdefault(words[1], _pages(browser, words[1]))
+            await opened.open()
+        elif opened is not None:
+            await opened.close()
+        print("done", flush=True)
+    os._exit(0)
+
+
+async def _line() -> str:
+    return await asyncio.to_thread(sys.stdin.readline)
 
 
 def _take_lowest_priority() -> None:
@@ -306,4 +329,4 @@ def _take_lowest_priority() -> None:
 
 if __name__ == "__main__":
     _take_lowest_priority()
-    run_loop(_open_pages(sys.argv[1], sys.argv[2], sys.stdin.readline().strip()))
+    run_loop(_carry_out_commands(sys.argv[1]))
