@@ -40,7 +40,9 @@ class Status:
 def test_cluster_watcher_gets_empty_messages_until_the_first_snapshot_is_made(tmp_path: Path) -> None:
     async def run(journal: EventJournal) -> None:
         view = SlowView()
-        watch = ClusterWatch(view, Status(), journal, Slices(), beat_s=0.01)  # type: ignore[arg-type]
+        slices = Slices()
+        background = slices.in_background()
+        watch = ClusterWatch(view, Status(), journal, background, slices.stream_turns, 0.01)  # type: ignore[arg-type]
         async with aclosing(watch.messages(Request(include_machines=True), is_admin=True)) as messages:
             for _ in range(3):
                 assert (await anext(messages)).ByteSize() == 0

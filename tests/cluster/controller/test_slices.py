@@ -68,6 +68,66 @@ async def test_work_of_a_cancelled_reader_ends_and_the_work_of_the_next_reader_r
     assert await slices.run(steps(log, "next", 3)) == "next"
 
 
+class World:
+    """Work whose steps take half a second each, by the clock of the test. Each step is a slice."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.now_s = 0.0
+        self.is_urgent = False
+        self.slices = Slices(0.0, lambda: self.is_urgent, clock=lambda: self.now_s, sleep=self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.log.append("pause")
+        self.now_s += seconds
+        await asyncio.sleep(0)
+
+    def work(self, name: str, count: int = 3, seconds: float = 0.0) -> Generator[None, None, str]:
+        for number in range(count):
+            self.now_s += seconds
+            self.log.append(f"{name} {number}")
+            yield
+        return name
+
+
+async def test_slices_of_a_reader_wait_for_the_end_of_urgent_work() -> None:
+    world = World()
+    world.is_urgent = True
+    making = asyncio.create_task(world.slices.run(world.work("page")))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert set(world.log) == {"pause"}
+    world.is_urgent = False
+    assert await making == "page"
+
+
+async def test_slices_of_a_reader_continue_after_a_tenth_of_a_second_of_urgent_work() -> None:
+    world = World()
+    world.is_urgent = True
+    assert await world.slices.run(world.work("page")) == "page"
+    assert [entry for entry in world.log if entry != "pause"] == ["page 0", "page 1", "page 2"]
+    assert world.log[-1] == "page 2", "no slice after the first one waits again"
+    assert 0.1 <= world.now_s < 0.11
+
+
+async def test_work_in_the_background_pauses_after_each_slice_and_one_piece_runs_at_a_time() -> None:
+    world = World()
+    background = world.slices.in_background()
+    await asyncio.gather(background.run(world.work("a")), world.slices.in_background().run(world.work("b")))
+    assert world.log == ["a 0", "pause", "a 1", "pause", "a 2", "pause", "b 0", "pause", "b 1", "pause", "b 2", "pause"]
+
+
+async def test_work_in_the_background_continues_without_pauses_after_a_second() -> None:
+    world = World()
+    background = world.slices.in_background()
+    world.is_urgent = True
+    await background.run(world.work("a", count=4, seconds=0.25))
+    assert [entry for entry in world.log if entry != "pause"] == ["a 0", "a 1", "a 2", "a 3"]
+    assert world.log[0] == "pause"
+    assert world.log[-4:] == ["a 0", "a 1", "a 2", "a 3"]
+    assert background.busy_s == pytest.approx(1.0)
+
+
 def running_job(tasks: int) -> JobRecord:
     job = Job.new("job", tasks, 1, coscheduled=False)
     job.submit()

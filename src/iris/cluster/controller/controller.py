@@ -227,9 +227,13 @@ class Controller:
 
     def _make_cluster_view(self, lease_s: float) -> tuple[ClusterView, ClusterWatch, ClusterCheck]:
         name = self._engine.name
-        view = ClusterView(name, self.jobs, self.fleet, self._scheduler, self._usage, self.slices)
+        background = self.slices.in_background()
+        view, watched = (
+            ClusterView(name, self.jobs, self.fleet, self._scheduler, self._usage, slices)
+            for slices in (self.slices, background)
+        )
         status = ClusterStatus(name, self.jobs, self._store, self.headroom, lease_s)
-        watch = ClusterWatch(view, status, self._journal, self.slices)
+        watch = ClusterWatch(watched, status, self._journal, background, self.slices.stream_turns)
         return view, watch, ClusterCheck(view, status, self.fleet.workers)
 
     def _make_file_calls(self, kept_logs: Keeping | None) -> tuple[OutputStore | None, OutputCalls, FileCalls]:

@@ -1,24 +1,47 @@
-"""Makes long answers in slices of about a millisecond, so that the event loop can handle other events in between.
+"""Makes long answers in slices of half a millisecond, so that the event loop can handle other events in between.
 
 Each answer is made by a generator, which yields wherever it may be interrupted. The loop handles other events after
 each slice, even if many readers wait for answers. Therefore a heartbeat waits for one or two slices at most.
+
+A submission needs the event loop about ten times. If a slice could run each time, the submission would take ten slices
+longer. Therefore no slice runs while the controller does urgent work, for example saves a submission. This rule has a
+time limit, because urgent work may never end: a reader waits a tenth of a second at most, and a web page a second.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
-from iris.cluster.controller.api.stream_turns import StreamTurns, never
+from iris.cluster.controller.api.stream_turns import LOOK_S, StreamTurns, never
 from iris.rpc.serving.fair_lane import FairLane
 from iris.rpc.serving.heavy_calls import reading_lane
 from iris.rpc.serving.steps import Steps
 
 T = TypeVar("T")
 
-SLICE_S = 0.001
+SLICE_S = 0.0005
+# For this many seconds after a reader has asked for an answer, urgent work goes before the slices of the answer.
+_READER_PATIENCE_S = 0.1
+# The same time in seconds for work in the background, which updates what web pages show.
+BACKGROUND_PATIENCE_S = 1.0
+# The pause in seconds after each slice of work in the background. Without pauses, calls that need the event loop many
+# times, for example submissions, would have a slice in between each time.
+_BACKGROUND_PAUSE_S = 0.003
+
+
+class RunsSteps(Protocol):
+    """Runs work that is divided into steps. `Slices` and `BackgroundSlices` are such objects."""
+
+    async def run(self, work: Steps[T]) -> T:
+        """Run a generator, and return its result."""
+        ...
+
+
+def _forget(seconds: float) -> None:
+    pass
 
 
 class Slices:
@@ -27,39 +50,78 @@ class Slices:
 
     Args:
         slice_s: The length of a slice in seconds. A slice ends with the step that exceeds this time.
-        is_urgent: A function that returns whether the controller does urgent work, which goes before the turns of
-            streams.
+        is_urgent: A function that returns whether the controller does urgent work, which goes before slices and before
+            the turns of streams.
+        clock: A function that returns the time in seconds.
+        sleep: A function that waits for a number of seconds.
 
     Attributes:
         lane: The fair queue in which callers wait for their turn.
+        clock: The same function as the argument.
         stream_turns: The object that lets streams send their messages one after the other, if one change causes
             messages on many streams.
     """
 
-    def __init__(self, slice_s: float = SLICE_S, is_urgent: Callable[[], bool] = never) -> None:
+    def __init__(
+        self,
+        slice_s: float = SLICE_S,
+        is_urgent: Callable[[], bool] = never,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.lane: FairLane = reading_lane()
         self.stream_turns = StreamTurns(is_urgent=is_urgent)
         self._slice_s = slice_s
+        self._is_urgent = is_urgent
+        self.clock = clock
+        self._sleep = sleep
         self._loop_is_ours = asyncio.Lock()
+        self._background_turn = asyncio.Lock()
 
     async def run(self, work: Steps[T]) -> T:
         """Run a generator in slices, and return its result. Call this method only during a turn of `lane`, or for short
         work.
         """
+        return await self.run_until_impatient(work, self.clock() + _READER_PATIENCE_S)
+
+    def in_background(self) -> BackgroundSlices:
+        """Return an object that makes what web pages show, in slices with pauses."""
+        return BackgroundSlices(self, self._background_turn)
+
+    async def run_until_impatient(
+        self, work: Steps[T], patient_until_s: float, pause_s: float = 0.0, tally: Callable[[float], None] = _forget
+    ) -> T:
+        """Run a generator in slices, and return its result.
+
+        Args:
+            work: The generator.
+            patient_until_s: The time of `clock` until which urgent work goes before the slices, and until
+                which pauses are made.
+            pause_s: The pause after each slice, in seconds.
+            tally: A function that gets the length of each slice, in seconds.
+        """
         try:
             while True:
+                while self._is_urgent() and self.clock() < patient_until_s:
+                    await self._sleep(LOOK_S)
                 async with self._loop_is_ours:
-                    end = time.perf_counter() + self._slice_s
+                    begin = self.clock()
+                    end = begin + self._slice_s
                     try:
                         next(work)
-                        while time.perf_counter() < end:
+                        while self.clock() < end:
                             next(work)
                     except StopIteration as done:
                         result: T = done.value
                         return result
+                    finally:
+                        tally(self.clock() - begin)
                     # The loop handles other events during this sleep. The lock is still held, so no other slice can run
                     # before these events.
                     await asyncio.sleep(0)
+                if pause_s and self.clock() < patient_until_s:
+                    await self._sleep(pause_s)
         finally:
             work.close()
 
@@ -71,3 +133,31 @@ class Slices:
         """
         async with self.lane.turn(caller):
             return await self.run(work)
+
+
+class BackgroundSlices:
+    """Makes what web pages show, in slices with pauses. All such objects together take at most a seventh of the event
+    loop's time, because one piece of work runs at a time. It gives way to urgent work. `BACKGROUND_PATIENCE_S` seconds
+    after a piece of work was requested, it goes on without pauses.
+
+    Args:
+        slices: The object that makes the slices.
+        turn: The lock that is held while a piece of work is made.
+
+    Attributes:
+        busy_s: The length of all slices together, in seconds.
+    """
+
+    def __init__(self, slices: Slices, turn: asyncio.Lock) -> None:
+        self.busy_s = 0.0
+        self._slices = slices
+        self._turn = turn
+
+    async def run(self, work: Steps[T]) -> T:
+        """Run a generator in slices, and return its result."""
+        until_s = self._slices.clock() + BACKGROUND_PATIENCE_S
+        async with self._turn:
+            return await self._slices.run_until_impatient(work, until_s, _BACKGROUND_PAUSE_S, self._add)
+
+    def _add(self, seconds: float) -> None:
+        self.busy_s += seconds

@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable
 
 # By default, a stream waits at most this many seconds because of urgent work.
 MOST_URGENT_S = 0.1
-# The time in seconds after which a waiting stream looks again whether there is urgent work.
-_LOOK_S = 0.001
+# The time in seconds after which a reader that waits for the end of urgent work looks again.
+LOOK_S = 0.002
 _log = logging.getLogger(__name__)
 
 
@@ -43,8 +43,8 @@ class StreamTurns:
 
     def __init__(
         self,
-        busy_s: float = 0.001,
-        pause_s: float = 0.002,
+        busy_s: float = 0.0005,
+        pause_s: float = 0.003,
         is_urgent: Callable[[], bool] = never,
         most_urgent_s: float = MOST_URGENT_S,
         *,
@@ -100,7 +100,7 @@ class StreamTurns:
         try:
             while self._waiting:
                 if self._must_wait():
-                    await self._sleep(_LOOK_S)
+                    await self._sleep(LOOK_S)
                     continue
                 end_s = self._clock() + self._busy_s
                 await self._give_turn()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iris.cluster.controller.api.slices import Slices
+from iris.cluster.controller.api.slices import RunsSteps
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.overview import machine_view
 from iris.cluster.controller.scheduling.scheduler import Scheduler
@@ -37,7 +37,7 @@ class ClusterView:
         fleet: Fleet,
         scheduler: Scheduler,
         uses: machine_view.Uses,
-        slices: Slices,
+        slices: RunsSteps,
     ) -> None:
         self.engine_name = engine_name
         self._jobs = jobs

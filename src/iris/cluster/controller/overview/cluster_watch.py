@@ -12,7 +12,8 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Iterable
 
-from iris.cluster.controller.api.slices import Slices
+from iris.cluster.controller.api.slices import BackgroundSlices
+from iris.cluster.controller.api.stream_turns import StreamTurns
 from iris.cluster.controller.events.event_rows import Event
 from iris.cluster.controller.events.journal import EventJournal
 from iris.cluster.controller.overview.changes import ChangingList
@@ -30,7 +31,8 @@ WatchClusterResponse = cluster_pb2.Controller.WatchClusterResponse
 
 BEAT_S = 10.0
 PERIOD_S = 2.0
-_SHARE = 20  # The pause after each snapshot is at least this many times as long as the making of the snapshot.
+# The pause after each snapshot is at least this many times as long as the snapshot has kept the event loop busy.
+_SHARE = 20
 MOST_WAITING = 200
 MOST_EVENTS = 200  # The largest number of events in one message. Older events are left out.
 _log = logging.getLogger(__name__)
@@ -43,8 +45,8 @@ class ClusterWatch:
         view: The object that makes messages about machines and workers.
         status: The object that makes messages about the state of the controller.
         journal: The events of the cluster.
-        slices: The object that compares the parts of a snapshot in small steps, and lets clients get their messages in
-            turns.
+        slices: The object that makes the parts of a snapshot, for `view` too.
+        turns: The object that lets clients get their messages one after the other.
         beat_s: The time in seconds after which a client without changes gets an empty message.
 
     Attributes:
@@ -52,10 +54,17 @@ class ClusterWatch:
     """
 
     def __init__(
-        self, view: ClusterView, status: ClusterStatus, journal: EventJournal, slices: Slices, beat_s: float = BEAT_S
+        self,
+        view: ClusterView,
+        status: ClusterStatus,
+        journal: EventJournal,
+        slices: BackgroundSlices,
+        turns: StreamTurns,
+        beat_s: float = BEAT_S,
     ) -> None:
         self.clients = 0
         self._slices = slices
+        self._turns = turns
         self._beat_s = beat_s
         self._view = view
         self._status = status
@@ -104,7 +113,7 @@ class ClusterWatch:
                     last_s = time.monotonic()
                     yield message
                 await happens(made, self._beat_s)
-                await self._slices.stream_turns.turn()
+                await self._turns.turn()
         finally:
             self.clients -= 1
             if not self.clients and self._making is not None:
@@ -113,7 +122,7 @@ class ClusterWatch:
 
     async def _make_snapshots(self) -> None:
         while True:
-            started_s = time.monotonic()
+            busy_s = self._slices.busy_s
             try:
                 await self._make_snapshot()
             except Exception:  # noqa: BLE001 - After a bug, clients must get later snapshots.
@@ -121,7 +130,7 @@ class ClusterWatch:
             self._is_fresh = True
             made, self._made = self._made, asyncio.Event()
             made.set()
-            await asyncio.sleep(max(PERIOD_S, _SHARE * (time.monotonic() - started_s)))
+            await asyncio.sleep(max(PERIOD_S, _SHARE * (self._slices.busy_s - busy_s)))
 
     async def _make_snapshot(self) -> None:
         machines, queue = await self._view.all_machines(MOST_WAITING)

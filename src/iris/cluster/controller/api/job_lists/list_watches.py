@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -180,6 +181,7 @@ class JobListWatch:
         self._pages = pages
         self._saver = saver
         self._slices = slices
+        self._background = slices.in_background()
         self._page = LivePage(choice)
         self._counts: StateCounts | None = None
         self._changed: dict[int, JobRecord] = {}
@@ -237,17 +239,18 @@ class JobListWatch:
         """
         loop = asyncio.get_running_loop()
         try:
-            await self._load()
+            counts = await self._load()
             pause_s = _PACE_S
+            shown: Versions | None = None
             while True:
-                self._announce()
-                announced_at_s = loop.time()
+                if shown != self._versions(counts):
+                    shown = self._versions(counts)
+                    self._announce()
+                updated_at_s = loop.time()
                 await self._wake.wait()
-                await asyncio.sleep(max(_MERGE_S, announced_at_s + pause_s - loop.time()))
+                await asyncio.sleep(max(_MERGE_S, updated_at_s + pause_s - loop.time()))
                 self._wake.clear()
-                began_s = loop.time()
-                await self._update()
-                pause_s = max(shortest_pause_s(self.clients), _PAUSE_SHARE * (loop.time() - began_s))
+                pause_s = max(shortest_pause_s(self.clients), _PAUSE_SHARE * await self._update())
                 pause_s = min(pause_s, _LONGEST_PAUSE_S)
         except IrisError as error:
             self._error = error
@@ -256,8 +259,8 @@ class JobListWatch:
             self._error = InternalError(f"the list of jobs cannot be watched: {type(error).__name__}: {error}")
         self._announce()
 
-    async def _load(self) -> None:
-        """Read the page, and the number of jobs in each state, for the first time."""
+    async def _load(self) -> StateCounts:
+        """Read the page, and the number of jobs in each state, for the first time. Return the numbers."""
         for _ in range(_LOADS):
             self._removed.clear()
             counts, found = await self._read_all()
@@ -265,6 +268,7 @@ class JobListWatch:
                 break
         self._page.replace_all(found)
         self._counts = counts
+        return counts
 
     async def _read_all(self) -> tuple[StateCounts, dict[int, cluster_pb2.JobStatus]]:
         """Return the number of jobs in each state, and the statuses of the jobs on the page by number. Both show only
@@ -292,9 +296,12 @@ class JobListWatch:
         self.reads += 1
         return await self._pages.read(self._choice)
 
-    async def _update(self) -> None:
-        """Apply the noted changes of jobs to the page, and to the number of jobs in each state."""
+    async def _update(self) -> float:
+        """Apply the noted changes of jobs to the page, and to the number of jobs in each state. Return how long this
+        has kept the controller busy, in seconds.
+        """
         assert self._counts is not None, "the list was loaded"
+        busy_s = self._background.busy_s
         changed, self._changed = dict(sorted(self._changed.items())), {}
         removed, self._removed = self._removed, {}
         is_flood = len(changed) > _FLOOD * self._choice.limit
@@ -306,7 +313,10 @@ class JobListWatch:
             self._counts.remove(record.job)
             self._page.change(number, None)
         if self._page.needs_reading or is_flood:
+            began_s = time.perf_counter()
             self._page.replace_all(await self._saved_page())
+            busy_s -= time.perf_counter() - began_s
+        return self._background.busy_s - busy_s
 
     async def _saved_page(self) -> dict[int, cluster_pb2.JobStatus]:
         while True:
@@ -318,8 +328,7 @@ class JobListWatch:
     async def _saved_states(self, changed: Mapping[int, JobRecord], *, without_page: bool) -> list[_State]:
         """Return the saved state of each changed job, with its message if the job is on the page."""
         while True:
-            async with self._slices.lane.turn(self._caller):
-                made = await self._slices.run(self._states(changed, without_page=without_page))
+            made = await self._background.run(self._states(changed, without_page=without_page))
             if await self._saver.settled():
                 return made
 
