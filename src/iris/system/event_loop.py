@@ -9,7 +9,6 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-
 # A thread that wants to run Python code waits at most this many seconds for another thread of the process. With
 # Python's default of 5 ms, a thread that reads a log or the database would often keep the event loop waiting for 5 ms.
 _SWITCH_S = 0.0005
