@@ -163,7 +163,8 @@ def test_up_on_a_public_host_needs_tls_or_an_explicit_option(iris: Iris) -> None
     assert "must be given together" in iris("up", "--tls-cert", __file__, code=1).stderr
     assert "needs --tls-cert" in iris("up", "--client-ca", __file__, code=1).stderr
     assert "does not exist" in iris("up", "--tls-cert", "missing.pem", code=2).stderr
-    assert "expected a certificate" in iris("up", "--tls-cert", __file__, "--tls-key", __file__, code=1).stderr
+    files = ("--tls-cert", __file__, "--tls-key", __file__)
+    assert "expected a certificate" in iris("up", "--port", "0", *files, code=1).stderr
     up = iris.json("up", "--port", "0", "--host", "0.0.0.0", "--insecure-no-tls")
     assert iris("run", "--", "echo", "hello").stdout == "hello\n"
     assert iris("--address", f"localhost:{up['port']}", "ps").returncode == 0, "it is found by the loopback, too"

@@ -221,7 +221,7 @@ def test_clients_and_tasks_use_the_address_of_the_option_advertise(iris: Iris) -
             "the address of --advertise must reach the cluster from this machine, too"
             in iris("up", "--port", str(port), "--advertise", "127.0.0.1:9", code=1).stderr
         )
-    assert "all addresses of a machine" in iris("up", "--advertise", "0.0.0.0", code=1).stderr
+    assert "all addresses of a machine" in iris("up", "--port", "0", "--advertise", "0.0.0.0", code=1).stderr
     assert "a client cannot connect to port 0" in iris("up", "--advertise", "some-host:0", code=1).stderr
 
 
