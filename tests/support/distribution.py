@@ -20,6 +20,8 @@ from xdist.scheduler import LoadScopeScheduling
 _SLOW = (
     "test_slurm_engine",
     "test_following",
+    "test_hostile_calls",
+    "test_controller",
     "test_docs",
     "test_cookbook",
     "test_cli_logs",
@@ -33,6 +35,9 @@ _SLOW = (
     "test_lost_calls",
     "test_site",
     "test_following_between_proxies",
+    "test_async_following",
+    "test_clock_steps",
+    "test_permissions_e2e",
 )
 # Modules whose tests share nothing and take long: any process may run any of the tests.
 _SPLIT = ("test_lost_machines",)
