@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from support.async_client import open_async_client
 from support.cluster import running_cluster, shell
 from support.controller_thread import ControllerThread, serving
 from support.fake_engine import FakeEngine
+from support.plain_http import ask
 from support.waiting import wait_until
 from support.worker_process import running_worker
 
 from iris.client import IrisClient, Job
+from iris.client.aio import AsyncIrisClient
 from iris.cluster.client.server_process import LocalServer
 from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.storage.store import Store
@@ -143,6 +147,36 @@ def test_logs_survive_a_killed_worker_and_a_restart_of_the_cluster(tmp_path: Pat
         assert client.fetch_task_logs(job.job_id, 0, attempt_id=0)[-1].message.startswith(f"{len(first.times)} ")
         writer.until.touch()
         assert client.wait(job.job_id).state == pb.JOB_STATE_SUCCEEDED
+
+
+def missing_ends(texts: Iterable[str]) -> list[str]:
+    """Return the messages that say that the end of a log is missing."""
+    return [text for text in texts if "is missing" in text]
+
+
+def test_each_reader_is_told_once_that_the_end_of_a_log_is_missing(tmp_path: Path, writer: Writer) -> None:
+    with (
+        running_cluster(tmp_path / "state") as server,
+        IrisClient.remote(server.address) as client,
+        closing(open_async_client(lambda: AsyncIrisClient.remote(server.address))) as async_client,
+    ):
+        job = client.run(writer.command, max_retries_preemption=0)
+        wait_for_lines(client, job, 10)
+        os.kill(worker_of(server), signal.SIGKILL)
+        assert client.wait(job.job_id).state == pb.JOB_STATE_WORKER_FAILED
+        wait_until(lambda: read(client, job).end.complete, "the end of the log")
+        message = f"task 0, attempt 0: the end of the log is missing: {read(client, job).end.missing_reason}"
+        for reader in (client, async_client):
+            for follow, tail in ((False, None), (True, None), (True, 2), (False, 2)):
+                notices: list[str] = []
+                lines = reader.stream_task_logs(job.job_id, 0, follow=follow, tail=tail, on_notice=notices.append)
+                assert list(lines)
+                assert missing_ends(notices) == [message], (reader, follow, tail)
+        for query in ("", "follow=true", "follow=true&tail=2", "tail=2"):
+            answer = ask(server.address, "GET", f"/v1/jobs/{job.job_id}/logs?format=ndjson&{query}")
+            events = [json.loads(line) for line in answer.body.splitlines()]
+            texts = [event["text"] for event in events if event.get("event") == "notice"]
+            assert missing_ends(texts) == [message], query
 
 
 def test_logs_of_a_worker_that_never_returns_are_readable(tmp_path: Path) -> None:

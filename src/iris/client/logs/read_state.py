@@ -62,6 +62,9 @@ class ReadState:
         self._task_positions: TaskPositions | None = None
         self.start_task_positions()
         self._has_existing: set[int] = set()  # The indices of the tasks whose existing lines were read.
+        # The subjects of the notices that the user has got. The second stage of the reader reads the end of an attempt
+        # again, although the first stage has already read the end. The user gets each notice only once.
+        self._notified: set[tuple[object, ...]] = set()
 
     @classmethod
     def start(
@@ -216,7 +219,10 @@ class ReadState:
         if end.complete:
             complete_end(end, attempt)
         if end.missing_reason:
-            self.options.on_notice(f"task {task_index}: the end of this log is missing: {end.missing_reason}")
+            self._notify_once(
+                f"task {task_index}, attempt {attempt.attempt_id}: the end of the log is missing: {end.missing_reason}",
+                *_missing_end(task_index, attempt, end.missing_reason),
+            )
 
     def attempt_ended(self, task_index: int, attempt: cluster_pb2.TaskAttempt | None, end: cluster_pb2.LogEnd) -> None:
         """Store the description of the end of an attempt's log in `ends`, because the log was read to its end."""
@@ -235,20 +241,32 @@ class ReadState:
                     # A task with a further attempt has no end yet, so its end is removed from `ends`.
                     self.ends.pop(index, None)
                     if self.options.follow:
-                        self.options.on_notice(
+                        self._notify_once(
                             f"attempt {ended.attempt_id} of task {index} ended: {ended.error or 'stopped'};"
-                            f" attempt {ended.attempt_id + 1} follows"
+                            f" attempt {ended.attempt_id + 1} follows",
+                            "next attempt",
+                            index,
+                            ended.attempt_id,
                         )
 
     def give_up_attempt(self, task_index: int, attempt: cluster_pb2.TaskAttempt, error: Exception) -> Chunk:
         """Notify the user that the rest of an attempt's log cannot be read. Return the last chunk of the log. This
         chunk contains no lines, only the description of the log's end.
         """
-        self.options.on_notice(f"the rest of attempt {attempt.attempt_id} of task {task_index} cannot be read: {error}")
+        self._notify_once(
+            f"the rest of attempt {attempt.attempt_id} of task {task_index} cannot be read: {error}",
+            *_missing_end(task_index, attempt, str(error)),
+        )
         chunk = Chunk(task_index=task_index, attempt_id=attempt.attempt_id)
         chunk.end.state = attempt.state
         chunk.end.missing_reason = str(error)
         return chunk
+
+    def _notify_once(self, text: str, *subject: object) -> None:
+        """Notify the user, unless the user has already got a notice with the same subject."""
+        if subject not in self._notified:
+            self._notified.add(subject)
+            self.options.on_notice(text)
 
 
 class LineLimit:
@@ -277,6 +295,11 @@ class LineLimit:
     def is_reached(self) -> bool:
         """Whether the reader has returned `max_lines` lines, or its time has passed."""
         return self._left <= 0 or time.monotonic() >= self._options.until
+
+
+def _missing_end(task_index: int, attempt: cluster_pb2.TaskAttempt, reason: str) -> tuple[object, ...]:
+    """Return the subject of a notice about the missing end of an attempt's log."""
+    return "missing end", task_index, attempt.attempt_id, reason
 
 
 def is_final(end: cluster_pb2.LogEnd) -> bool:

@@ -73,6 +73,9 @@ class ReaderState:
         self.tasks: Mapping[int, cluster_pb2.TaskStatus] = {}
         self.ends: dict[int, cluster_pb2.LogEnd] = {}
         self._readers: dict[int, LineReader] = {}
+        # The attempts, as (task index, attempt id), with a notice about the missing end of their log. `FutureLines`
+        # reads the end of an attempt again, although `ExistingLines` has already read the end.
+        self._noticed_ends: set[tuple[int, int]] = set()
         # The positions for the cursors of a stream of several tasks. None if the reader reads a single task.
         self._positions: TaskPositions | None = None
 
@@ -192,13 +195,18 @@ class ReaderState:
     def attempt_ended(
         self, task_index: int, attempt: cluster_pb2.TaskAttempt | None, end: cluster_pb2.LogEnd
     ) -> list[Notice]:
-        """Record that the log of an attempt was read to its end, and return the messages about this end."""
+        """Record that the log of an attempt was read to its end. Return the messages about this end, unless an earlier
+        call has already returned them."""
         self.ends[task_index] = end
-        if attempt is not None and end.complete:
+        if attempt is None:
+            return []
+        if end.complete:
             complete_end(end, attempt)
-        if end.missing_reason:
-            return [Notice(f"task {task_index}: the end of this log is missing: {end.missing_reason}")]
-        return []
+        if not end.missing_reason or (task_index, attempt.attempt_id) in self._noticed_ends:
+            return []
+        self._noticed_ends.add((task_index, attempt.attempt_id))
+        name = f"task {task_index}, attempt {attempt.attempt_id}"
+        return [Notice(f"{name}: the end of the log is missing: {end.missing_reason}")]
 
     def apply(self, outcome: Outcome) -> list[Notice]:
         """Record that a task continues with another attempt or is over, and return the messages about this change."""
