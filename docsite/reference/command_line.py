@@ -10,7 +10,7 @@ import click
 from docsite.reference.markdown import HEADER, cell, page_link, prose, table, wrapped
 from docsite.reference.see_also import COMMANDS
 from iris.cli.exit_codes import JOB_EXIT_CODES, JobCodeCommand
-from iris.cli.lazy_group import LazyGroup
+from iris.cli.lazy_group import LazyGroup, SuggestingGroup
 from iris.cli.program import program
 
 _EXAMPLE_WIDTH = 100  # In a wider block of examples, each remark stands above its command.
@@ -39,7 +39,7 @@ def command_line_page() -> str:
         ),
         table(
             ("other name", "command"),
-            [(f"`iris {alias}`", f"`iris {name}`") for alias, name in program.aliases.items()],
+            [(f"`{alias}`", f"`{name}`") for alias, name in _aliases(found, context)],
         ),
         "## Which cluster",
         "These options may stand before or after the command.",
@@ -71,6 +71,16 @@ def _commands(group: click.Group, context: click.Context) -> Iterator[tuple[str,
         yield inner.command_path, command, inner
         if isinstance(command, click.Group):
             yield from _commands(command, inner)
+
+
+def _aliases(
+    found: list[tuple[str, click.Command, click.Context]], context: click.Context
+) -> Iterator[tuple[str, str]]:
+    """Return the full name of each alias, and the full name of its command."""
+    for group_name, group, _ in [("iris", program, context), *found]:
+        if isinstance(group, SuggestingGroup):
+            for alias, name in group.aliases.items():
+                yield f"{group_name} {alias}", f"{group_name} {name}"
 
 
 def _job_code_commands(found: list[tuple[str, click.Command, click.Context]]) -> str:

@@ -57,6 +57,17 @@ def test_alias_stands_for_its_command_and_is_listed_in_help(alias: str, name: st
 
 
 @pytest.mark.parametrize(
+    ("group", "alias", "name"), [("context", "ls", "list"), ("context", "rm", "remove"), ("token", "ls", "list")]
+)
+def test_alias_in_a_group_stands_for_its_command_and_is_listed_in_help(group: str, alias: str, name: str) -> None:
+    command = ALL[f"iris {group}"]
+    assert isinstance(command, click.Group)
+    context = click.Context(command)
+    assert command.get_command(context, alias) is ALL[f"iris {group} {name}"]
+    assert f"{alias}  " in command.get_help(context)
+
+
+@pytest.mark.parametrize(
     ("words", "advice"),
     [
         (["stauts"], "no such command 'stauts': did you mean status"),
@@ -64,6 +75,7 @@ def test_alias_stands_for_its_command_and_is_listed_in_help(alias: str, name: st
         (["get"], "'iris ps' lists jobs"),
         (["delete"], "'iris rm JOB' removes an ended job"),
         (["context", "delete"], "'iris context remove NAME' removes a context"),
+        (["context", "lst"], "did you mean list or ls?"),
         (["token", "creat"], "did you mean create?"),
         (["qqq"], "'iris --help' lists all commands"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -24,16 +25,27 @@ def _no_hint(words: Sequence[str]) -> str:
 
 
 class SuggestingGroup(click.Group):
-    """A group that names similar commands in the error about an unknown command.
+    """A group that names similar commands in the error about an unknown command. Its commands can have other names.
 
     Args:
         hint: A function that returns the hint for words of other tools, or an empty string if it knows no hint.
+        aliases: The command for each other name of a command. Help lists the other names in a separate section.
         attributes: The arguments of `click.Group`.
+
+    Attributes:
+        aliases: The command for each alias.
     """
 
-    def __init__(self, *args: Any, hint: Callable[[Sequence[str]], str] = _no_hint, **attributes: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        hint: Callable[[Sequence[str]], str] = _no_hint,
+        aliases: Mapping[str, str] = MappingProxyType({}),
+        **attributes: Any,
+    ) -> None:
         super().__init__(*args, **attributes)
         self._hint = hint
+        self.aliases = aliases
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -57,7 +69,18 @@ class SuggestingGroup(click.Group):
 
     def accepted_words(self, ctx: click.Context) -> list[str]:
         """Return all names that stand for a command of this group."""
-        return self.list_commands(ctx)
+        return [*self.list_commands(ctx), *self.aliases]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command with a name or an alias. Return None if there is no such command."""
+        return super().get_command(ctx, self.aliases.get(cmd_name, cmd_name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands and the list of aliases into the help of the group."""
+        super().format_commands(ctx, formatter)
+        if self.aliases:
+            with formatter.section("Other names of commands"):
+                formatter.write_dl([(alias, f"The same as {name}.") for alias, name in self.aliases.items()])
 
 
 class LazyGroup(SuggestingGroup):
@@ -66,25 +89,16 @@ class LazyGroup(SuggestingGroup):
     Args:
         modules: The module of each command, by the name of the command. A variable of the same name in the module
             contains the command. Help lists the commands in this order.
-        aliases: Other names of commands. Help lists them in a separate section.
-        attributes: The other arguments of `click.Group`.
-
-    Attributes:
-        aliases: The command for each alias.
+        attributes: The other arguments of `SuggestingGroup`.
     """
 
-    def __init__(self, modules: Mapping[str, str], aliases: Mapping[str, str], **attributes: Any) -> None:
+    def __init__(self, modules: Mapping[str, str], **attributes: Any) -> None:
         super().__init__(**attributes)
         self._modules = modules
-        self.aliases = aliases
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, without aliases."""
         return list(self._modules)
-
-    def accepted_words(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands and all aliases."""
-        return [*self._modules, *self.aliases]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command and return it. Return None if there is no such command."""
@@ -94,9 +108,3 @@ class LazyGroup(SuggestingGroup):
             return None
         command: click.Command = getattr(import_module(module), name)
         return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands and the list of aliases into the help of the group."""
-        super().format_commands(ctx, formatter)
-        with formatter.section("Other names of commands"):
-            formatter.write_dl([(alias, f"The same as {name}.") for alias, name in self.aliases.items()])

@@ -55,7 +55,13 @@ end them within seconds. 'iris token list' shows the IDs.
 """
 
 
-@click.group(cls=SuggestingGroup, help=_HELP, short_help="Create, show and revoke tokens.", context_settings=CONTEXT)
+@click.group(
+    cls=SuggestingGroup,
+    aliases={"ls": "list"},
+    help=_HELP,
+    short_help="Create, show and revoke tokens.",
+    context_settings=CONTEXT,
+)
 def token() -> None:
     """See `_HELP`."""
 

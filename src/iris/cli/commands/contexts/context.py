@@ -60,9 +60,9 @@ Remove a context with its token. The token stays valid until it expires. 'iris t
 
 # Hints for users who type a subcommand of kubectl or docker after `iris context`.
 _FOREIGN = {
-    **dict.fromkeys(("ls", "get-contexts"), "'iris context list' shows the contexts"),
+    **dict.fromkeys(("get-contexts",), "'iris context list' shows the contexts"),
     **dict.fromkeys(("current", "current-context", "inspect"), "'iris context show' shows the current context"),
-    **dict.fromkeys(("rm", "delete", "delete-context"), "'iris context remove NAME' removes a context"),
+    **dict.fromkeys(("delete", "delete-context"), "'iris context remove NAME' removes a context"),
     **dict.fromkeys(("switch", "set", "use-context"), "'iris context use NAME' chooses a context"),
     **dict.fromkeys(("create", "add", "set-context"), "'iris login ADDRESS --name NAME' makes a context"),
 }
@@ -71,6 +71,7 @@ _FOREIGN = {
 @click.group(
     cls=SuggestingGroup,
     hint=lambda words: _FOREIGN.get(words[0], ""),
+    aliases={"ls": "list", "rm": "remove"},
     help=_HELP,
     short_help="Show and choose clusters by name.",
     context_settings=CONTEXT,
