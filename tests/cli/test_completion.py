@@ -25,6 +25,7 @@ def test_commands_options_and_choices_are_completed(remote_iris: Iris) -> None:
     assert offered(remote_iris, "token", "c") == ["create"]
     assert "--env-file" in offered(remote_iris, "run", "--en")
     assert offered(remote_iris, "logs", "--source", "std") == ["stdout", "stderr"]
+    assert offered(remote_iris, "ps", "--state", "failed,ki") == ["failed,killed"]
 
 
 def test_ids_of_jobs_and_tasks_are_completed(remote_iris: Iris) -> None:

@@ -30,6 +30,8 @@ def test_ps_selects_jobs_by_state_owner_name_and_time(remote_iris: Iris) -> None
 
     assert listed() == ["bad", "good"]
     assert listed("--state", "failed", "--state", "RUNNING") == ["bad"]
+    assert listed("--state", "failed,Killed") == ["bad"]
+    assert listed("--state", "running, succeeded", "--state", "failed") == ["bad", "good"]
     assert listed("--since", "1h") == ["bad", "good"]
     assert listed("--since", "2100-01-01") == []
     owner = remote_iris.json("status", f"{base}-good")["owner"]
@@ -37,7 +39,10 @@ def test_ps_selects_jobs_by_state_owner_name_and_time(remote_iris: Iris) -> None
     assert listed("--owner", "somebody else") == []
     assert [job["job_id"] for job in remote_iris.json("ps", "--name", f"{base}-g*")["jobs"]] == [f"{base}-good"]
     assert remote_iris("ps", "--name", "§").stdout == "no such jobs\n"
-    assert "'--state'" in remote_iris("ps", "--state", "LOST", code=2).stderr
+    for wrong in ("LOST", "failed,LOST", "failed,"):
+        refused = remote_iris("ps", "--state", wrong, code=2).stderr
+        assert "'--state'" in refused
+        assert f"{wrong.rpartition(',')[2]!r} is not one of" in refused
 
 
 def test_watched_status_in_a_pipe_has_one_line_for_each_change_and_ends_with_the_job(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,6 +21,9 @@ from iris.cores import read_cores
 from iris.durations import read_span
 from iris.errors import InvalidArgumentError, quoted
 from iris.moments import read_moment
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -132,6 +135,31 @@ class _Checked(click.ParamType[Any]):
             return self._read(value)
         except InvalidArgumentError as error:
             self.fail(str(error), param, ctx)
+
+
+class ChoiceList(click.Choice[Any]):
+    """The type of an option that accepts one or several of a fixed set of words, separated by commas.
+
+    The value is a tuple of the words. An option that may be given several times needs the callback `joined_choices`.
+    """
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the words of a text. `click` calls this method for each given option."""
+        if not isinstance(value, str):
+            return value  # A default value is not text and needs no parsing.
+        return tuple(super(ChoiceList, self).convert(word.strip(), param, ctx) for word in value.split(","))
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the words that can complete the last word of a text. The earlier words are kept."""
+        from click.shell_completion import CompletionItem
+
+        before, comma, last = incomplete.rpartition(",")
+        return [CompletionItem(f"{before}{comma}{item.value}") for item in super().shell_complete(ctx, param, last)]
+
+
+def joined_choices(_: click.Context, __: click.Parameter, values: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """Return the words of all given options, each word once."""
+    return tuple(dict.fromkeys(word for words in values for word in words))
 
 
 def _read_port_name(text: str) -> str:

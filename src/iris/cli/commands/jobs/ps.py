@@ -12,7 +12,7 @@ import click
 from iris.cli.cluster.connect import connect
 from iris.cli.cluster.lookup import is_pattern, literal_beginning, matches
 from iris.cli.commands.jobs.ps_watch import changes_of_jobs
-from iris.cli.options import MOMENT, address_option, json_option
+from iris.cli.options import MOMENT, ChoiceList, address_option, joined_choices, json_option
 from iris.cli.output.documents import job_document
 from iris.cli.output.live_view import Frame, show_live
 from iris.cli.output.printer import Output
@@ -40,6 +40,7 @@ at most {_SHOWN} jobs in all. --json prints all jobs.
   iris ps --limit 5
   iris ps --all
   iris ps --state FAILED --since 1d          jobs that were submitted since yesterday and have failed
+  iris ps --state failed,killed,worker_failed
   iris ps --name 'sweep-*' --owner ann
   iris ps --watch                            show each change, until Ctrl-C
   iris ps --json | jq -r '.jobs[] | select(.state == "RUNNING") | .job_id'
@@ -116,9 +117,10 @@ class _Filter:
 @click.option(
     "--state",
     "states",
-    type=click.Choice(_UNFINISHED + _ENDED, case_sensitive=False),
+    type=ChoiceList(_UNFINISHED + _ENDED, case_sensitive=False),
     multiple=True,
-    help="Show only jobs in this state. May be given several times.",
+    callback=joined_choices,
+    help="Show only jobs in this state. May be given several times, and takes several states as in 'failed,killed'.",
 )
 @click.option("--owner", metavar="NAME", default="", help="Show only jobs of this owner.")
 @click.option(
