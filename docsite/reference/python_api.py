@@ -196,7 +196,7 @@ def _member_section(member: Member, titles: dict[str, str], twin: Member | None 
     if twin is None or _normal(member.doc.sections.get("Args")) != _normal(twin.doc.sections.get("Args")):
         return [*parts, *_sections(member.doc, titles)]
     if "Args" in member.doc.sections:
-        parts.append(f"[`{twin.title}`](#{titles[twin.title]}) describes the arguments.")
+        parts.append(f"The arguments are the arguments of [`{twin.title}`](#{titles[twin.title]}).")
     return [
         *parts,
         *(part for one in member.doc.sections if one != "Args" for part in _entries(one, member.doc, titles)),

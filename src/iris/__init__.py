@@ -70,7 +70,8 @@ _NAMES = {
 }
 
 
-if not TYPE_CHECKING:  # With this function, type checkers would accept every name.
+# Type checkers do not see `__getattr__`, because with it they would accept every name of this module.
+if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         """Import a name of `__all__`. Python calls this function once for each name.

@@ -133,8 +133,8 @@ class Failpoint:
         """Perform the action.
 
         Raises:
-            UnavailableError: The action is `error`.
-            MessageDropped: The action is `drop`.
+            UnavailableError: The action of the failpoint is `error`.
+            MessageDropped: The action of the failpoint is `drop`.
         """
         if self.action in ("kill", "stop"):
             _say(f"{self.name}: {self.action}")

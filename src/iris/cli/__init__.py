@@ -19,8 +19,8 @@ def main() -> None:
     """Run the program `iris`."""
     prepare_quick_exit()
     pause_collector()
-    # A daemon may start `iris` with closed standard descriptors. Without this call, the next files that `iris` opens
-    # would get the numbers of these descriptors.
+    # A daemon may start `iris` with closed standard descriptors. They are opened here. Otherwise the next files that
+    # `iris` opens would get their numbers.
     open_standard_descriptors()
     try:
         import click  # noqa: F401 - The import finds out whether click is installed.

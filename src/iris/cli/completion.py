@@ -45,7 +45,7 @@ class JobName(click.ParamType[Any]):
 
         address = ctx.params.get("address") or ctx.find_root().params.get("address")
         try:
-            # `connect` finds the option `--context` in the current context of click.
+            # This scope makes `ctx` the current context of click, in which `connect` looks for the option `--context`.
             with ctx.scope(cleanup=False), _limited_time(), connect(address) as connection:
                 tasks = _tasks(connection.client, incomplete) if self._with_tasks and "/" in incomplete else []
                 jobs = [(job.job_id, state_name(job.state)) for job in _jobs(connection.client, incomplete)]

@@ -97,8 +97,8 @@ _ALIASES = {"rerun": "retry", "copy": "cp", "list": "ps", "ls": "ps", "log": "lo
 
 
 class _Program(LazyGroup):
-    """A group of commands that adds hints to errors about words of other tools. `iris help run` is the same as
-    `iris run --help`.
+    """The program `iris`. If a command or option of another tool causes an error, such as `kubectl get pods`, the error
+    gets a hint. `iris help run` is the same as `iris run --help`.
 
     After Ctrl-C, the program prints nothing. By default, click prints an empty line.
     """

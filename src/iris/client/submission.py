@@ -106,7 +106,8 @@ def new_request(entry: Entrypoint, name: str | None, resources: ResourceSpec, re
     request = LaunchRequest(name=name, submission_id=secrets.token_hex(16))
     millicores = resources.cpu_millicores
     if millicores is not None:
-        # Servers of older releases read only this field, which contains whole cores.
+        # Servers of older releases read only the field `cpu`, which contains whole cores. Therefore the number of cores
+        # is rounded up in this field.
         request.resources.cpu = -(-millicores // MILLICORES)
         if millicores % MILLICORES:
             request.resources.cpu_millicores = millicores

@@ -76,7 +76,7 @@ class State(StrEnum):
     with a text that names no state gives an `UnknownStateWarning`, because such a comparison is always False. If a
     state is the key of a dict, only its name in upper case finds the entry.
 
-    `JobState(x)` and `TaskState(x)` return the state whose name or number is `x`, in any of these forms, for example
+    `JobState(x)` and `TaskState(x)` return the state with the name or the number `x`, for example
     `JobState("running")`.
     """
 

@@ -175,7 +175,7 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
     response = ResponseMetadata()
     try:
         with handle.taken(), response:
-            first = next(messages, None)  # This opens the connection, which `handle` can then end.
+            first = next(messages, None)  # The first `next` opens the connection, which `handle` can then end.
         if peer.credentials:
             peer.credentials.accepted()
         if first is not None:
@@ -189,7 +189,7 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
             ) from error
         raise peer.error(error, response) from error
     finally:
-        handle.close()  # This closes the connection, so that the server stops sending.
+        handle.close()  # Closing the handle ends the connection, so that the server stops sending.
         cast(Generator[Response], messages).close()
 
 

@@ -210,7 +210,7 @@ async def test_folded_log_is_offloaded_to_the_log_location_and_fetched_again(tmp
 # Late parts, and earlier jobs with the same name.
 
 
-async def test_late_part_of_a_folded_log_without_an_end_continues_the_log(tmp_path: Path) -> None:
+async def test_late_part_of_a_log_in_the_database_extends_the_log_if_its_end_is_missing(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path, location="")
     logs.add_job("lost")
     source = tmp_path / "source"

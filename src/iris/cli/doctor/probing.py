@@ -16,7 +16,8 @@ from iris.rpc.http.tls import ClientTls
 from iris.system.clock import wall_s
 
 _TIMEOUT_S = 5.0
-_WORKER_TIMEOUT_S = 2.0  # A laptop often reaches none of the workers, and must not wait long for each of them.
+# The time limit for each worker is short, because a laptop often reaches none of the workers.
+_WORKER_TIMEOUT_S = 2.0
 _AT_ONCE = 32
 _OK = (200, b"ok")
 # At most this many bytes of an answer are read. An answer of Iris is shorter, but the address may belong to another

@@ -36,7 +36,7 @@ class LocalInput:
             try:
                 data = os.read(self._descriptor, min(size, _READ_BYTES))
             except BlockingIOError:
-                continue  # Another process has set this descriptor to non-blocking mode.
+                continue  # Wait again: another process has set this descriptor to non-blocking mode.
             except OSError:
                 return b""  # The input has failed, for example because the terminal is gone.
             if not data or self._on_bytes(data):

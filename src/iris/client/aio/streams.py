@@ -240,8 +240,8 @@ class AsyncTaskLogReader:
             async for _, items in batches:
                 yield items
         if self._options.follow:
-            # All workers are probed before the second stage of the reader begins, because the second stage chooses
-            # servers without waiting for calls.
+            # The reader probes all workers before it follows the logs, because following chooses servers without
+            # waiting for calls.
             await self._connection.perform(state.routes.find(state.tasks.values()))
             self._future = AsyncFutureLines(self._connection, state)
             async with aclosing(self._future.run()) as future:

@@ -99,7 +99,7 @@ class AsyncExecMethods:
         env: Mapping[str, str] | None = None,
         on_notice: Callable[[str], None] | None = None,
     ) -> AsyncExecProcess:
-        """Return a context manager in which a command runs in a task, with its streams.
+        """Run a command in a task. Return a context manager with the input and the outputs of the command.
 
             async with client.open_exec("train-1a2b3c4d", ["py-spy", "top", "--pid", "1"], tty=True) as process:
                 async for data in process.stdout:
@@ -166,7 +166,7 @@ class AsyncExecClient(Protocol):
         env: Mapping[str, str] | None = None,
         on_notice: Callable[[str], None] | None = None,
     ) -> AsyncExecProcess:
-        """Return a context manager in which a command runs in a task, with its streams."""
+        """Run a command in a task. Return a context manager with the input and the outputs of the command."""
 
 
 class AsyncTaskExecMethods(TaskReference):
@@ -200,8 +200,8 @@ class AsyncTaskExecMethods(TaskReference):
         env: Mapping[str, str] | None = None,
         on_notice: Callable[[str], None] | None = None,
     ) -> AsyncExecProcess:
-        """Return a context manager in which a command runs in the task, with its streams. `AsyncIrisClient.open_exec`
-        documents the arguments and the errors.
+        """Run a command in the task. Return a context manager with the input and the outputs of the command.
+        `AsyncIrisClient.open_exec` documents the arguments and the errors.
         """
         return self._client.open_exec(
             self.job_id,

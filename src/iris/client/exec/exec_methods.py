@@ -99,7 +99,7 @@ class ExecMethods:
         env: Mapping[str, str] | None = None,
         on_notice: Callable[[str], None] | None = None,
     ) -> ExecProcess:
-        """Return a context manager in which a command runs in a task, with its streams.
+        """Run a command in a task. Return a context manager with the input and the outputs of the command.
 
             with client.open_exec("train-1a2b3c4d", ["py-spy", "top", "--pid", "1"], tty=True) as process:
                 for data in process.stdout:
@@ -166,7 +166,7 @@ class ExecClient(Protocol):
         env: Mapping[str, str] | None = None,
         on_notice: Callable[[str], None] | None = None,
     ) -> ExecProcess:
-        """Return a context manager in which a command runs in a task, with its streams."""
+        """Run a command in a task. Return a context manager with the input and the outputs of the command."""
 
 
 class TaskExecMethods(TaskReference):
@@ -200,8 +200,8 @@ class TaskExecMethods(TaskReference):
         env: Mapping[str, str] | None = None,
         on_notice: Callable[[str], None] | None = None,
     ) -> ExecProcess:
-        """Return a context manager in which a command runs in the task, with its streams. `IrisClient.open_exec`
-        documents the arguments and the errors.
+        """Run a command in the task. Return a context manager with the input and the outputs of the command.
+        `IrisClient.open_exec` documents the arguments and the errors.
         """
         return self._client.open_exec(
             self.job_id,

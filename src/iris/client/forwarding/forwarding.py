@@ -99,7 +99,8 @@ class Forwarding:
         """Refuse further connections, because the session has ended. Reset the connections that wait for an attempt of
         the task."""
         if not running.cancelled():
-            running.exception()  # Prevents a warning of asyncio. The method `ended` raises the error.
+            # Reading the exception here prevents asyncio's warning about it. The method `ended` raises the exception.
+            running.exception()
         self._close_servers()
 
     def _close_servers(self) -> None:

@@ -34,7 +34,8 @@ from iris.errors import DeadlineExceededError, UnavailableError, WorkerUnreachab
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.credentials import TokenRenewedError
 
-# The size of all pages in memory together, in bytes. When several logs are merged, one page of each log is in memory.
+# The largest size of all pages in memory together, in bytes. When several logs are merged, one page of each log is in
+# memory.
 _PAGES_BYTES = 32 << 20
 _LARGEST_PAGE_BYTES = 4 << 20
 _SMALLEST_PAGE_BYTES = 64 << 10
@@ -53,8 +54,8 @@ class ExistingLines:
         self._state = state
         self._options = state.options
 
-        # The ids of workers that did not answer the first stage of this reader. The second stage, which follows the
-        # logs, tries these workers again.
+        # The ids of the workers that did not answer while the existing lines were read. Following the logs calls these
+        # workers again.
         self._silent: set[str] = set()
 
     def read(self) -> ItemOperation[Batch, None]:
@@ -145,7 +146,7 @@ class ExistingLines:
             if self._options.follow and (end is None or not end.complete):
                 if end is not None:
                     state.existing_was_read(index)
-                return  # The rest of the log is read later, while the reader follows the log.
+                return  # The rest of this log is read later, when the reader follows the log.
             if end is not None:
                 if state.partial or is_final(end):
                     yield from reader.flush(ended=is_final(end))
@@ -157,8 +158,7 @@ class ExistingLines:
     ) -> ItemOperation[Batch, cluster_pb2.LogEnd | None]:
         """Yield the existing log entries of one attempt, and return the end of its log.
 
-        If the log cannot be read, this method tries again or returns None. If it returns None, the second stage of the
-        reader reads the log.
+        If the log cannot be read, this method tries again or returns None. After None, `future_lines.py` reads the log.
         """
         state, routes = self._state, self._state.routes
         outage = ReadOutage(self._options, f"task {index}, attempt {attempt.attempt_id}")
@@ -167,7 +167,9 @@ class ExistingLines:
             request.max_bytes = page_bytes
             worker = yield from routes.worker_of(index, attempt)
             if self._options.follow and attempt.worker_id in self._silent:
-                return None  # The second stage of the reader waits for this worker.
+                # The existing lines are read without this silent worker. The reader calls the worker again when it
+                # follows the logs.
+                return None
             stream = yield from self._open(request, worker)
             failure: Exception | None = None
             try:
@@ -222,8 +224,8 @@ class ExistingLines:
                     return True, chunk.end
 
     def _is_left_to_follow(self, attempt: cluster_pb2.TaskAttempt, error: Exception) -> bool:
-        """Return whether the second stage of the reader must read an attempt that the first stage cannot read now. The
-        first stage then continues with the other tasks.
+        """Return whether `future_lines.py` must read the log of an attempt, because the log cannot be read now. The
+        existing lines of the other tasks are then read first.
         """
         has_second_stage = self._options.follow and time.monotonic() < self._options.follow_until
         if not has_second_stage and not self._state.is_closed:

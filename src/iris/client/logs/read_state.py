@@ -22,7 +22,7 @@ from iris.cluster.types import is_task_finished
 from iris.rpc import cluster_pb2
 
 Chunk = cluster_pb2.StreamTaskLogsResponse.Chunk
-# What the reader returns to the user: log entries, or pieces of bytes for `LogStream.raw`.
+# The items that a log reader returns to the user: log entries, or pieces of bytes for `LogStream.raw`.
 Items = Sequence[Any]
 
 
@@ -62,8 +62,8 @@ class ReadState:
         self._task_positions: TaskPositions | None = None
         self.start_task_positions()
         self._has_existing: set[int] = set()  # The indices of the tasks whose existing lines were read.
-        # The subjects of the notices that the user has got. The second stage of the reader reads the end of an attempt
-        # again, although the first stage has already read the end. The user gets each notice only once.
+        # The subjects of the notices that the user has got. A reader that follows logs reads the end of an attempt
+        # twice, but the user must get each notice only once.
         self._notified: set[tuple[object, ...]] = set()
 
     @classmethod

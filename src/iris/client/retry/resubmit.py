@@ -82,7 +82,9 @@ def keep_unsuccessful(submission: LaunchRequest, job: cluster_pb2.JobStatus) -> 
     # The new job has only some inputs of the earlier map. Therefore `IrisClient.map_job` must not accept it as a map.
     submission.ClearField("inputs_digest")
     submission.resources.replicas = len(chosen)
-    if submission.max_task_failures < job.num_tasks:  # The earlier job would have failed if all its tasks had failed.
+    # If all its tasks had failed, the earlier job would have failed. The new job must also fail if all its tasks fail,
+    # so its number of allowed failures is reduced.
+    if submission.max_task_failures < job.num_tasks:
         submission.max_task_failures = min(submission.max_task_failures, len(chosen) - 1)
 
 

@@ -208,7 +208,8 @@ class TaskTunnel:
         async with aclosing(self._calls.messages(request)) as messages:
             async for message in messages:
                 self._silent_since_s, self._is_silence_told = None, False
-                if not is_first:  # A stream that breaks after its first message does not count as a success.
+                # Only a second message of the stream counts as a success. A stream may break after its first message.
+                if not is_first:
                     self._backoff.reset()
                 is_first = False
                 if message.HasField("closed"):

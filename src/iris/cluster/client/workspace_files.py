@@ -191,7 +191,7 @@ class _AnswerOfGit(_Scope):
     """Decides which files of one folder are ignored. Git has listed the ignored files of the whole checkout."""
 
     ignored: Ignored
-    base: bytes = b""  # The path of this folder, relative to the folder for which git was called.
+    base: bytes = b""  # The path of the folder, relative to the folder for which git was called.
 
     def ignores(self, child: str, is_folder: bool) -> bool:
         return self.base + os.fsencode(child) + b"/" * is_folder in self.ignored.paths
@@ -207,7 +207,7 @@ class _Rules(_Scope):
     """
 
     rules: tuple[Rule, ...] = ()
-    base: bytes = b""  # The path of this folder, relative to the top of its checkout.
+    base: bytes = b""  # The path of the folder, relative to the top of its checkout.
 
     def enter(self, folder: Path, children: list[os.DirEntry[str]]) -> _Scope:
         has_own = any(child.name == _IGNORE_FILE and child.is_file(follow_symlinks=False) for child in children)

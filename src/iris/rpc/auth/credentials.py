@@ -48,7 +48,7 @@ class Credentials:
         self._refusals = 0
 
     def __repr__(self) -> str:
-        return f"Credentials({self._source_name})"  # The text must not contain the secret token.
+        return f"Credentials({self._source_name})"  # The `repr` must not contain the secret token.
 
     @classmethod
     def fixed(cls, token: str, what: str) -> Credentials:

@@ -185,5 +185,5 @@ def _running_address() -> str | None:
     try:
         chosen = find_cluster(context=LOCAL)
     except FailedPreconditionError:
-        return None  # No server runs, or its record cannot be trusted.
+        return None  # `iris up` is not running, or its record cannot be trusted.
     return None if chosen is None else chosen.address

@@ -21,7 +21,7 @@ from iris.errors import FailedPreconditionError
 if TYPE_CHECKING:
     from iris.rpc import cluster_pb2
 
-_MOST_DIGITS = 10  # No index of a task has more digits.
+_MOST_DIGITS = 10  # The largest number of digits of a task index.
 
 _HELP = """\
 Run a command in a running task, beside the task's program, and exit with the command's exit code.

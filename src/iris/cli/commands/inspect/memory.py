@@ -85,7 +85,7 @@ def _fetch(client: IrisClient, task_id: str, folder: Path) -> Path:
     missing: list[MissingOutputs] = []
     try:
         outputs = client.outputs(*parse_task_id(task_id))
-    except FailedPreconditionError:  # The job was submitted without outputs and without a profile.
+    except FailedPreconditionError:  # The job has neither outputs nor a profile.
         pass
     else:
         for file in outputs:

@@ -100,10 +100,10 @@ def _uses(client: IrisClient, names: tuple[str, ...], gpus: dict[str, int]) -> l
             if job.job_id not in gpus:
                 device = client.submission(job.job_id).submission.resources.device
                 gpus[job.job_id] = max(1, device.gpu.count) if device.HasField("gpu") else 0
-            chosen = wanted.get(job.job_id, {None})  # The set {None} selects all tasks.
+            chosen = wanted.get(job.job_id, {None})  # {None} selects all tasks of the job.
             tasks = [task for task in client.list_tasks(job.job_id) if {None, task.task_index} & chosen]
         except (NotFoundError, PermissionDeniedError):
-            continue  # The job was removed, or this command may not read it.
+            continue  # The job is left out: it was removed, or this command may not read it.
         found += [_Use(task, gpus[job.job_id]) for task in tasks if task.state == cluster_pb2.TASK_STATE_RUNNING]
     return found
 

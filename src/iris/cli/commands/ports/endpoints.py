@@ -35,8 +35,8 @@ are shown.
   iris endpoints --json | jq -r '.endpoints[] | [.name, .address] | @tsv'
   iris endpoints @ --json | jq '.ports[] | select(.name == "web") | .port'
 
-A port on which a task listens without --port is not shown. 'iris forward JOB PORT' reaches both kinds of ports from
-this machine.
+Only ports that were requested with --port are shown. 'iris forward JOB PORT' reaches these ports from this machine,
+and also all other ports on which a task listens.
 """
 
 

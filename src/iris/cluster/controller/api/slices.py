@@ -25,7 +25,8 @@ T = TypeVar("T")
 SLICE_S = 0.0005
 # For this many seconds after a reader has asked for an answer, urgent work goes before the slices of the answer.
 _READER_PATIENCE_S = 0.1
-# The same time in seconds for work in the background, which updates what web pages show.
+# For this many seconds after work in the background has started, urgent work goes before the slices of this work. Work
+# in the background updates what web pages show.
 BACKGROUND_PATIENCE_S = 1.0
 # The pause in seconds after each slice of work in the background. Without pauses, calls that need the event loop many
 # times, for example submissions, would have a slice in between each time.

@@ -495,5 +495,6 @@ class Job:
         self.revision += 1
 
     def _mark_changed(self, task: Task) -> None:
-        self.changes.note((task,), self.revision + 1)  # The next call of `update_state` sets the job to this revision.
+        # The revision is one higher than the present one, because the next call of `update_state` increases it.
+        self.changes.note((task,), self.revision + 1)
         self.tally.recount(task)

@@ -27,8 +27,8 @@ def recover(job: Job, held: Mapping[str, object], now_ms: int) -> list[Instructi
         now_ms: The time.
     """
     for task in job.tasks:
-        # Old versions of Iris stored no retry pauses. The tasks of such a job have the value 0, and get the present
-        # time instead.
+        # Old versions of Iris stored no time at which the pause before a retry ends, so the time is 0. The present time
+        # replaces such a 0.
         task.not_before_ms = task.not_before_ms or now_ms
     waiting = [gang.gang_id for gang in job.gangs.values() if not gang.placed and gang.gang_id not in held]
     live = job.live_attempts()

@@ -34,7 +34,7 @@ def pause_before(row: int, first_ms: int, salt: str) -> int:
 
     Args:
         row: How many times in a row the gang has been retried, including this retry.
-        first_ms: The pause before the second retry, in milliseconds.
+        first_ms: The shortest pause, in milliseconds. The second retry in a row has this pause, and the first has none.
         salt: Any text. The text determines by how much the pause is shortened.
     """
     pause_ms = longest_pause_before(row, first_ms)
@@ -47,7 +47,7 @@ def longest_pause_before(row: int, first_ms: int) -> int:
 
     Args:
         row: How many times in a row the gang has been retried, including this retry; 0 if there was no retry.
-        first_ms: The pause before the second retry, in milliseconds.
+        first_ms: The shortest pause, in milliseconds. The second retry in a row has this pause, and the first has none.
     """
     return min(first_ms << min(row - 2, 16), LONGEST_PAUSE_MS) if row >= 2 else 0
 
@@ -62,6 +62,6 @@ def pause_left_ms(end_ms: int, now_ms: int, row: int, first_ms: int) -> int:
         end_ms: The end of the pause, as wall clock time.
         now_ms: The present time of the wall clock.
         row: How many times in a row the gang has been retried, including this retry; 0 if there was no retry.
-        first_ms: The pause before the second retry, in milliseconds.
+        first_ms: The shortest pause, in milliseconds. The second retry in a row has this pause, and the first has none.
     """
     return min(end_ms - now_ms, longest_pause_before(row, first_ms))

@@ -109,9 +109,10 @@ class LogKeeper:
             self._writing,
             keeping.location_patience_s,
         )
-        self._earlier: set[str] = set()  # The directories of tasks that existed at the start of this process.
-        # Fetches have threads of their own. A log location that does not answer must not occupy the threads that other
-        # parts of the controller share.
+        # The directories of tasks that existed when this process started.
+        self._earlier: set[str] = set()
+        # Fetches of logs have threads of their own. A log location that does not answer must not occupy the threads
+        # that other parts of the controller share.
         self._fetches = ThreadPoolExecutor(_FETCHES, thread_name_prefix="log-fetches")
         self._fetching: dict[str, asyncio.Future[None]] = {}
         self._used_ms: dict[str, int] = {}  # The time when a reader last opened a log, by the log's name.
@@ -241,7 +242,7 @@ class LogKeeper:
         if (attempt.worker_id, attempt.worker_incarnation) != (worker_id, piece.incarnation):
             return None
         if piece.job_submitted_at_ms not in (0, record.job.submitted_at_ms):
-            return None  # The part is not stored, because it belongs to a removed job with the same name.
+            return None  # The uploaded part is dropped, because it belongs to a removed job with the same name.
         return record.launch.max_log_bytes or self._keeping.max_log_bytes
 
     def _store(self, pieces: Sequence[Piece], limits: Sequence[int | None]) -> tuple[list[int], list[UploadedLog]]:

@@ -65,8 +65,9 @@ class LoggedAttempts:
         return known
 
     async def _search(self, names: Iterable[str]) -> dict[str, Known]:
-        """Search all ended jobs for the attempts of logs, from the newest job on, until all logs are found. The name of
-        a log contains a hash of the task id, so the database cannot find the job of a log by an index.
+        """Find the attempts to which logs belong. The search goes through all ended jobs, from the newest job on, until
+        all logs are found. The name of a log contains only a hash of the task id, so no index of the database leads
+        from a log to its job.
         """
         missing, found = set(names), dict[str, Known]()
         folders = {name.rpartition("/")[0] for name in missing}

@@ -118,7 +118,8 @@ class UploadedLogs:
             OSError: The part cannot be written.
         """
         if has_end(directory) or not directory.exists():
-            # The state in memory is outdated if a sweep has removed the log or moved it into the database.
+            # The upload state in memory is dropped. It is outdated if a sweep has removed the log or moved it into the
+            # database.
             self._logs.pop(directory, None)
         kept = self._logs.get(directory) or self._load(directory)
         if kept is None:

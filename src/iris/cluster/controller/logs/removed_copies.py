@@ -112,7 +112,8 @@ class RemovedCopies:
             if self._running is None or self._running.done():
                 await asyncio.shield(loop.run_in_executor(self._writing, run.restore))
             else:
-                # The log location does not answer. The marks can be corrected once its last answer has arrived.
+                # A removal still waits for an answer of the log location. The marks of the logs are restored after this
+                # answer.
                 self._running.add_done_callback(lambda _: self._writing.submit(run.restore))
             raise
 
@@ -146,13 +147,14 @@ class _Run:
         self._claims = claims
         self._names = names
         self._tried: list[str] = []
-        self._unmarked: list[str] = []  # The folded logs that have lost their marks.
+        # The folded logs from which the mark "this log is at the log location" was removed.
+        self._unmarked: list[str] = []
 
     def unmark(self) -> None:
         """Remove the marks that the logs are at the log location, from the logs that are on this machine.
 
         Raises:
-            UnavailableError: A mark cannot be removed, for example because the disk is full.
+            UnavailableError: The mark of a log cannot be removed, for example because the disk is full.
         """
         try:
             for name in self._names:

@@ -148,7 +148,7 @@ class ExistingLines:
             if end is not None:
                 state.skip_filtered(index, end)
             if state.query.follow and (end is None or not end.complete):
-                return  # The rest of the log is read later, while the reader follows the log.
+                return  # The rest of this log is read later, when the reader follows the log.
             if end is not None:
                 is_final = end.complete or bool(end.missing_reason)
                 if state.partial or is_final:

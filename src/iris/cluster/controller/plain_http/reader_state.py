@@ -27,9 +27,9 @@ from iris.rpc.cluster_pb2 import StreamTaskLogsRequest
 _PARTIAL_LINES_BYTES = 8 << 20
 _LONGEST_PART_BYTES = 1 << 20
 _SHORTEST_PART_BYTES = 4 << 10
-# A reader makes objects for at most `_PIECE_BYTES` bytes and about `_PIECE_LINES` lines of a log at a time.
-# `_PIECE_LINES` is a little less than the number of lines that are written in one turn (fair_writing.py). Objects that
-# wait for further turns would live long enough to cause long pauses of the garbage collector.
+# A reader splits its data into pieces, and makes the objects of one piece at a time. A piece has at most `_PIECE_BYTES`
+# bytes and about `_PIECE_LINES` lines, a little less than fair_writing.py writes in one turn. Therefore one turn writes
+# all objects of a piece. Objects that wait for later turns cause long pauses of the garbage collector.
 _PIECE_BYTES = 16 << 10
 _PIECE_LINES = 450
 

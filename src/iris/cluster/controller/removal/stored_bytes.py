@@ -24,8 +24,8 @@ from iris.event_log import log_event
 from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 
-# Contents are dropped until this share of the limit is stored. Otherwise each new job of a user at the limit would have
-# to drop contents.
+# If a user's stored contents exceed the limit, contents of ended jobs are dropped until the rest is at most this share
+# of the limit. Without this margin, each new job of the user would have to drop contents.
 _AIM = 0.95
 _EVERY_S = 1.0
 _log = logging.getLogger(__name__)

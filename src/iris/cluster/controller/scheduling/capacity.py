@@ -45,7 +45,8 @@ class GangKind(NamedTuple):
 
 
 class _Pool:
-    """The machines that may serve gangs with certain labels, sorted by their free amount of each resource."""
+    """The machines that may serve gangs with certain labels. For each resource, a list has these machines in the order
+    of their free amount of the resource."""
 
     def __init__(self, members: Sequence[int]) -> None:
         self.members = members
@@ -310,8 +311,9 @@ class Reservation:
         return shared and not self._members.isdisjoint(positions)
 
     def admits(self, gang: GangRequest, positions: Sequence[int]) -> bool:
-        """Return True if a gang that arrived later may start on these machines. If the result is True, the reservation
-        counts the later gang as allocated.
+        """Return True if `gang` may start now on the machines at `positions`. The gang has arrived later than the gang
+        with the reservation, and must not delay that gang. If the result is True, the reservation counts `gang` as
+        allocated.
         """
         if not self.concerns(positions, gang.need):
             return True

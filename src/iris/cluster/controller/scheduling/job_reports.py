@@ -62,7 +62,8 @@ class JobLosses:
 
     def __init__(self) -> None:
         self._rows: dict[str, _LossRow] = {}
-        # The jobs whose last loss has changed since the last call of `pop_changed`. The dict serves as an ordered set.
+        # The jobs that have lost workers, or have started, since the last call of `pop_changed`. The dict serves as an
+        # ordered set.
         self._changed: dict[str, None] = {}
 
     def add(self, job_id: str, loss: Loss) -> None:

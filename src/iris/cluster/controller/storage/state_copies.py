@@ -86,7 +86,8 @@ def detect_copy(directory: Path, *, take_over: bool = False) -> str:
 
     Args:
         directory: The state directory.
-        take_over: True if a copy shall continue as the original. The original must not run again.
+        take_over: True if the directory may be a copy that replaces the original state directory. The cluster of the
+            original directory must not run again.
 
     Returns:
         The path of the original if the directory is a copy with jobs that `disown_jobs` still has to end. Otherwise an

@@ -24,8 +24,8 @@ async def claim_name(
 ) -> JobRecord | None:
     """Set the name in the request to the first free name from `names_of`.
 
-    The name stays free only until the caller awaits something. Therefore the caller must pass the job to the saver
-    before the next await.
+    Before its next `await`, the caller must pass the new job to `saver`. During an `await`, another submission could
+    claim the same name.
 
     Args:
         request: The submission. This function changes the name in the submission.

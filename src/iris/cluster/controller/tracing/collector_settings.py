@@ -15,7 +15,8 @@ from iris.versions import VERSION
 
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _DEFAULT_TIMEOUT_S = 10.0
-# A longer timeout is not used, because its author has probably given milliseconds, which some programs expect.
+# The longest accepted timeout. A longer timeout is probably meant in milliseconds, which some programs expect, so the
+# default is used.
 _LONGEST_TIMEOUT_S = 600.0
 _COMPRESSIONS = ("gzip", "deflate", "none")
 _log = logging.getLogger(__name__)

@@ -43,7 +43,8 @@ def _varint(number: int) -> bytes:
 
 
 _SIZES = [_varint(size) for size in range(2048)]
-# The encoded key of each of these protobuf fields is one byte. The length of an id, 8 bytes, follows the key of an id.
+# The encoded keys of protobuf fields below are one byte each. Each key of an id is followed by the byte 8, which is the
+# length of the id in bytes.
 _SPAN_ID, _PARENT_ID = _key(otlp.Span, "span_id", _BYTES) + b"\x08", _key(otlp.Span, "parent_span_id", _BYTES) + b"\x08"
 _BEGIN, _END = (_key(otlp.Span, f"{name}_time_unix_nano", _FIXED64) for name in ("start", "end"))
 _NAME, _SPAN = _key(otlp.Span, "name", _BYTES), _key(otlp.ScopeSpans, "spans", _BYTES)

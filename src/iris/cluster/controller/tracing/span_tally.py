@@ -11,9 +11,9 @@ from iris.metrics.tallies import Counts
 class Drop(enum.StrEnum):
     """Why spans were given up. The value is a label of the metric."""
 
-    # The collector refused the whole request with a status that forbids a further try.
+    # The collector refused a whole request, with a status that forbids a retry.
     REFUSED = "refused"
-    # The collector accepted the request except these spans.
+    # The collector accepted a request, but refused these spans of it.
     REJECTED = "rejected"
     # The job was removed before its spans were sent.
     JOB_REMOVED = "job_removed"

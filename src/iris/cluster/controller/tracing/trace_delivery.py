@@ -351,7 +351,7 @@ class TraceDelivery:
             return () if event.HasField("task_index") else (job_span(job, trace),)
         task_index, attempt_id = event.task_index, event.attempt_id
         if task_index >= len(job.tasks) or attempt_id >= len(job.tasks[task_index].attempts):
-            return ()  # No spans are sent, because the event belongs to an earlier job with the same name.
+            return ()  # The event belongs to an earlier job with the same name, so it has no spans.
         return attempt_spans(job, trace, task_index, attempt_id)
 
     def _spans_of_upload(self, log: UploadedLog, task_index: int, found: FoundJob | None) -> Sequence[Span]:

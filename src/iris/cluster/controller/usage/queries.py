@@ -32,7 +32,8 @@ GetUsageResponse = cluster_pb2.Controller.GetUsageResponse
 MAX_SERIES = 1000
 MAX_POINTS = 1000
 _DEFAULT_POINTS = 240
-_MOST_POINTS_OF_ALL = 240_000  # An answer with more points would be larger than the messages that clients accept.
+# The largest number of points in one answer. Clients accept no larger messages.
+_MOST_POINTS_OF_ALL = 240_000
 _END_S = 2**32 - 1
 
 

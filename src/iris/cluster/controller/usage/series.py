@@ -73,7 +73,9 @@ class Points:
             for index, column in enumerate(self.columns):
                 before, value = column[-1], values[index]
                 if value == before:
-                    continue  # This case is common, for example a task without GPUs always has the GPU value 0.
+                    # The average and the maximum stay the same. This case is common: for example, a task without GPUs
+                    # always uses 0 GPUs.
+                    continue
                 if index in (CPU, GPU):
                     column[-1] = before + round((value - before) / self.samples)
                 elif value > before:

@@ -18,7 +18,7 @@ from iris.cluster.controller.usage.series import (
 
 # The sum over the attempts of a job or worker gets at most one sample in this many seconds.
 SAMPLE_S = 4
-# An attempt without a sample for this many seconds does not count any more.
+# An attempt whose last usage sample is older than this many seconds is left out of the total.
 SILENT_S = 30
 
 

@@ -44,7 +44,7 @@ class WorkerCalls:
         worker_id = worker.identity.worker_id
         now_s = time.monotonic()
         if self._failed_s.get(worker_id, worker.heard_s) < worker.heard_s:
-            # The worker has called the controller after the failed call. Therefore the worker counts as responsive.
+            # The worker counts as responsive again, because it has called the controller after the failed call.
             del self._failed_s[worker_id]
         is_silent = worker_id in self._failed_s or worker.missed_heartbeats(now_s) >= _MISSED_HEARTBEATS
         return (self._silent_lane if is_silent else self._lane).turn(worker_id)

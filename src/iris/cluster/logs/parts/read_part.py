@@ -338,8 +338,9 @@ class _PartReading:
 
 
 def _shortened(block: LineBlock, start: int, end: int, limit: int) -> Iterator[bytes]:
-    """Yield a long line as two records: its first `limit` bytes, and a record at its end. If the line is a progress
-    bar, yield only its last state, because a terminal would show only this state.
+    """Yield a long line as two records: one with the line's first `limit` bytes, and one at the end of the line with
+    only the newline. If the line is a progress bar, yield only its last state, because a terminal would show only this
+    state.
     """
     data, newline = block.data, block.data.endswith(b"\n", start, end)
     state = data.rfind(b"\r", start, end - 2 if newline else end - 1)

@@ -156,8 +156,9 @@ class _NumberedLog:
     even if the task never stops writing.
 
     Attributes:
-        numbers: The line numbers that were counted so far, for this page or for earlier pages.
-        stop: The end of the part in bytes of records; None if the part ends with the files of the log.
+        numbers: The line numbers of the log that were counted for this page or for earlier pages.
+        stop: The position in the log at which this part ends, as a number of bytes; None if the part ends with the
+            log's last file.
     """
 
     def __init__(self, directory: Path, writer: LogWriter | None, *, final: bool) -> None:
@@ -198,7 +199,8 @@ class _NumberedLog:
         try:
             while walk.line < up_to and _step(walk, stop, self._final, sys.maxsize) is not None:
                 looked += CHUNK_BYTES
-                # Without the stored number, the next page would count the same lines again.
+                # The number of lines counted so far is stored. Otherwise the next page would count the same lines
+                # again.
                 if looked >= look_bytes and walk.store_number():
                     return walk.line, False
                 yield

@@ -121,7 +121,8 @@ class LineSplitter:
         return whole, piece
 
     def _pass(self, source_id: int, timestamp_ms: int, payload: bytes, newline: int) -> int:
-        """Count the lines of a record. Return the number of bytes of the partial line that must become a piece."""
+        """Count the lines of a record. If the record leaves a partial line that is too long to be held in memory,
+        return how many bytes of this partial line must be returned as a piece. Otherwise return 0."""
         tail = self._tails[source_id]
         self._tail_ms[source_id] = timestamp_ms
         if timestamp_ms > self._newest_ms:

@@ -114,8 +114,8 @@ class LogReader:
         self._at = list(offsets)
         self._opened: SegmentFile | None = None
         self._listed_final = False
-        # The last segment of the log, and the position at which it ended when the reader looked last. The value is not
-        # used once the reader has reached that segment.
+        # The last segment of the log, and the position at which it ended when the reader last looked. The value is not
+        # used while the reader reads this segment.
         self._last_end: tuple[RecordBoundary, int] | None = None
         # The place at which the next chunk begins. None if the next chunk follows the last chunk without a gap.
         self._begins: RecordBoundary | None = None

@@ -64,8 +64,8 @@ def make_mark(worker_token: str, attempt_number: int, outer: str) -> str:
 
 
 def is_marked(pid: int, prefix: str) -> bool:
-    """Return whether a process has inherited a mark that begins with `prefix`, which is a worker's token or the mark of
-    an attempt.
+    """Return whether a process belongs to an attempt, which the environment of the process names. `prefix` is the token
+    of a worker, for any attempt of this worker, or the whole mark of one attempt.
     """
     name = MARK_VARIABLE.encode() + b"="
     try:
