@@ -112,6 +112,33 @@ def test_forward_command_with_an_unknown_port_name_lists_the_known_names(remote_
     assert "has no port named 'web'; its ports are: echo" in remote_iris("forward", job.job_id, "web", code=1).stderr
 
 
+def test_forward_command_without_a_port_lists_the_ports_with_commands(
+    remote_iris: Iris, client: IrisClient, job: Job
+) -> None:
+    name, number = unique("api"), job.tasks()[1].status().ports["echo"]
+    endpoint_id = client.cluster.register_endpoint(name, "http://10.0.0.1:8000/v1", job.job_id)
+    refused = remote_iris("forward", f"{job.job_id}/task-1", code=2).stderr
+    assert f"echo (port {number}): iris forward {job.job_id}/task-1 echo" in refused
+    assert name not in refused, "the endpoint is not one of this task"
+    refused = remote_iris("forward", job.job_id, code=2).stderr
+    assert f"{name!r} ('http://10.0.0.1:8000/v1'): iris forward {job.job_id}/task-0 8000" in refused
+    client.cluster.unregister_endpoint(endpoint_id)
+
+
+def test_forward_command_without_a_port_explains_ports_that_are_not_known(
+    remote_iris: Iris, client: IrisClient
+) -> None:
+    first = client.run(["sleep", "600"], name=unique("first"))
+    waiting = client.run(["true"], name=unique("later"), ports=["Web"], after=[first.job_id])
+    refused = remote_iris("forward", waiting.job_id, code=2).stderr
+    assert f"web (its number is not known yet): iris forward {waiting.job_id} web" in refused
+    refused = remote_iris("forward", first.job_id, code=2).stderr
+    assert "has no endpoints, and has requested no ports with 'iris run --port'" in refused
+    assert f"'iris forward {first.job_id} 8000'" in refused
+    waiting.terminate()
+    first.terminate()
+
+
 def test_forward_command_for_a_job_of_another_user_is_refused(remote_iris: Iris, job: Job) -> None:
     refused = remote_iris("forward", job.job_id, "echo", code=1, IRIS_TOKEN=token("user", name="somebody"))
     assert "only the owner 'tests'" in refused.stderr

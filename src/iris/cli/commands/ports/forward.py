@@ -20,7 +20,9 @@ from iris.errors import FailedPreconditionError, InvalidArgumentError, quoted
 from iris.rpc.address import is_loopback_host
 
 if TYPE_CHECKING:
+    from iris.cli.cluster.connect import Connection
     from iris.client.forwarding.forward import Forward
+    from iris.rpc import cluster_pb2
 
 _MAX_PORT = 65535
 _HELP = """\
@@ -36,10 +38,11 @@ port-forward' and 'docker run -p', the port of the container comes last.
   iris forward serve-5e6f7a8b/task-2 8000:9000
   iris forward @ web:8080 debug             two ports that the job has requested by name
   iris forward @ 8000:0 --json              the local address, for a script
+  iris forward @                            list the known ports of the job
 
 HTTP, WebSocket and all other protocols over TCP work. 'iris forward' waits for a task that does not run yet, and
-continues when the task is retried. Only the job's owner and admins may use this command. 'iris endpoints JOB' shows the
-ports of a job.
+continues when the task is retried. Only the job's owner and admins may use this command. Without PORT, the error lists
+the ports of 'iris run --port' and the endpoints of the job, each with the command that reaches it.
 """
 
 
@@ -85,7 +88,7 @@ def _name(text: str) -> str:
 @json_option("Print one line of JSON with the local addresses on stdout.")
 @address_option
 @click.argument("job", type=JobName(with_tasks=True), metavar="JOB[/task-N]")
-@click.argument("ports", type=_PortPair(), nargs=-1, required=True, metavar="PORT[:LOCAL]...")
+@click.argument("ports", type=_PortPair(), nargs=-1, metavar="PORT[:LOCAL]...")
 def forward(
     *, job: str, ports: tuple[tuple[int | str, int], ...], listen: str, as_json: bool, address: str | None
 ) -> None:
@@ -100,6 +103,8 @@ def forward(
             raise FailedPreconditionError(
                 f"job {target.job.job_id!r} has ended ({state_name(target.job.state)}): its ports cannot be reached"
             )
+        if not ports:
+            raise click.UsageError(_words_of_missing_port(connection, target, job))
         if not is_loopback_host(listen):
             output.note(f"every machine that reaches {listen} reaches the task, without a token")
         opened = Forward(
@@ -117,6 +122,44 @@ def forward(
                 raise _with_command(error, job, ports, listen, connection.options) from None
             _print_addresses(output, target, opened, [remote for remote, _ in ports])
             output.note(f"{opened.wait()}; the ports are closed")
+
+
+def _words_of_missing_port(connection: Connection, target: Target, name: str) -> str:
+    """Return the error about a command line without PORT. It lists the ports that the user can give, with the commands.
+
+    Args:
+        connection: The connection to the cluster.
+        target: The job or task.
+        name: The job or task, as the user has typed it.
+    """
+    job_id, client, index = target.job.job_id, connection.client, target.task_index or 0
+    command = ["iris", "forward", *shlex.split(connection.options)]
+    numbers = client.task_status(job_id, index).ports
+    lines = []
+    for port in sorted(requested.lower() for requested in client.submission(job_id).submission.ports):
+        number = f"port {numbers[port]}" if port in numbers else "its number is not known yet"
+        lines.append(f"{port} ({number}): {shlex.join([*command, name, port])}")
+    for endpoint in client.list_endpoints():
+        if endpoint.job_id != job_id or target.task_index not in (None, _task_of(endpoint)):
+            continue
+        number = endpoint.address.rpartition(":")[2].partition("/")[0]
+        if re.fullmatch("[0-9]{1,5}", number, re.ASCII):
+            task = name if target.task_index is not None else f"{name}/task-{_task_of(endpoint)}"
+            about = f"endpoint {quoted(endpoint.name)} ({quoted(endpoint.address)})"
+            lines.append(f"{about}: {shlex.join([*command, task, number])}")
+    if not lines:
+        return (
+            f"missing PORT: job {job_id!r} has no endpoints, and has requested no ports with 'iris run --port'. Give"
+            f" the number of a port on which the task listens, for example '{shlex.join([*command, name, '8000'])}'"
+        )
+    return "\n  ".join([f"missing PORT: the known ports of job {job_id!r} are:", *lines])
+
+
+def _task_of(endpoint: cluster_pb2.Controller.Endpoint) -> int:
+    """Return the index of the task whose port an endpoint names. An endpoint of a whole job is taken to be one of the
+    job's first task.
+    """
+    return endpoint.task_index if endpoint.HasField("task_index") else 0
 
 
 def _with_command(
