@@ -198,7 +198,8 @@ def _real(value: object) -> float | None:
         # The number is too large for a float. The result is not `math.inf`, because `math.inf` means no limit.
         return sys.float_info.max if value > 0 else -sys.float_info.max  # type: ignore[operator]
     except ValueError:
-        return math.nan  # `float` refuses only a signaling NaN of the module `decimal`.
+        # `float` raises ValueError only for a signaling NaN of the module `decimal`.
+        return math.nan
 
 
 def _bounds(most: float, above_zero: bool) -> str:

@@ -57,7 +57,7 @@ def _end_process() -> None:
     # which reports the error.
     with contextlib.suppress(OSError, ValueError):
         for stream in (sys.stdout, sys.stderr):
-            # If a program is started with a closed stdout or stderr, Python sets `sys.stdout` or `sys.stderr` to None.
+            # Python sets `sys.stdout` or `sys.stderr` to None if the program was started with this stream closed.
             if stream is not None:
                 stream.flush()
         os._exit(_quick_exit_code)

@@ -72,7 +72,8 @@ def exit_code_of(status: cluster_pb2.JobStatus | cluster_pb2.TaskStatus | cluste
         failed = failed_inputs(status) if isinstance(status, cluster_pb2.JobStatus) else []
         return failed[0].exit_code or EXIT_FAILED if failed else 0
     if status.failure_reason in _TIMEOUTS:
-        # A task that SIGTERM ended has the exit code 143. The timeout is the cause, and `timeout` exits with 124, too.
+        # A job that exceeds its timeout has this exit code, although SIGTERM has ended its tasks with the exit code
+        # 143. The program `timeout` exits with 124, too.
         return EXIT_TIMEOUT
     if status.state == cluster_pb2.JOB_STATE_KILLED:
         return EXIT_TERMINATED

@@ -185,7 +185,7 @@ class JobWatch:
         """
 
         def text(quiet_s: float) -> str:
-            # The text is made again for each call, because it contains for how long the job has run.
+            # The status line is composed again for each call, because it says for how long no task has written output.
             return f"{activity_of(self._job, self._tasks.values()).runs}; no output for {words_of_seconds(quiet_s)}"
 
         self._output.set_status_when_quiet(text, _SHOW_RUNNING_AFTER_S)

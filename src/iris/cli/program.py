@@ -129,7 +129,7 @@ class _Program(LazyGroup):
 def _with_hint(context: click.Context, error: click.UsageError) -> click.UsageError:
     """Return an error about a command line such as `describe pod x`, with a hint if the words are of another tool."""
     if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
-        # Only the value of an option is wrong. A hint about the name of the command would not help.
+        # The value of an option is wrong, and not the command. Therefore the error gets no hint about another command.
         return error
     hint = hint_for_command(given_words(context))
     if not hint or hint in error.message:
@@ -199,7 +199,7 @@ def _run() -> int:
     except (OutputClosedError, BrokenPipeError):
         return EXIT_OUTPUT_CLOSED
     except SystemExit:
-        # click raises SystemExit after a completion, and for a broken pipe.
+        # click raises SystemExit when it has printed completions, and when the reader of a pipe has ended.
         return 0 if COMPLETION_VARIABLE in os.environ else EXIT_OUTPUT_CLOSED
     except IrisError as error:
         report_error(str(error))

@@ -153,7 +153,8 @@ def job_failure(
         f" or: iris logs {shlex.quote(job_id)} --task {index}"
     )
     return JobFailedError(
-        visible(text),  # The text may contain control sequences of the task, which must not reach a terminal.
+        # An error text of a task may contain control sequences, which must not reach a terminal.
+        visible(text),
         job_id=job_id,
         status=status,
         task_index=index,

@@ -317,8 +317,8 @@ def set_parent(request: LaunchRequest, parent: JobInfo) -> None:
     """Change a submission request so that its job becomes a child job of the job in which this program runs."""
     request.parent_job_id = parent.job_id
     if parent.task_id is not None:
-        # The index comes from the task id, and not from IRIS_TASK_INDEX. If a job runs only some tasks of an earlier
-        # job again, IRIS_TASK_INDEX is the index in the earlier job, and the id contains the index in the new job.
+        # The index of the parent task is read from the task id, and not from IRIS_TASK_INDEX. If the job runs only some
+        # tasks of an earlier job again, IRIS_TASK_INDEX is the index in the earlier job.
         request.parent_task_index = parse_task_id(parent.task_id)[1]
         request.parent_attempt_id = parent.attempt_id
 

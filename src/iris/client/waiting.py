@@ -113,7 +113,7 @@ def wait_for_end(wait: Wait, display: Display) -> Operation[cluster_pb2.JobStatu
 
     states = watch_job(wait.job_id, timeout=left, longest_pause_s=wait.longest_pause_s, on_silence=show_silence)
     try:
-        # The last status that `watch_job` yields is the final status of the job.
+        # `watch_job` yields the status of the job again and again. The last status is the final one.
         while (status := (yield from next_item(states))) is not None:
             shown = job_progress(status)
             display.update(shown)

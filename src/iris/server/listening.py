@@ -55,7 +55,8 @@ def listen(config: ClusterConfig, state_dir: Path) -> Listening:
     """
     tls = _tls(config, state_dir)
     if config.advertise:
-        advertised(config.advertise, 1, tls=False)  # This call refuses an invalid address before the port is bound.
+        # `advertised` refuses an invalid address before any port is bound.
+        advertised(config.advertise, 1, tls=False)
     metrics_socket = None if config.metrics_port is None else bind(_METRICS_HOST, config.metrics_port)
     listener = bind(config.host, config.port)
     address, advertise_host = advertised(_advertised_host(config), port_of(listener), tls=tls is not None)
@@ -74,7 +75,8 @@ def _tls(config: ClusterConfig, state_dir: Path) -> ServerTls | None:
         from iris.rpc.auth.client_cert import load_or_make
 
         tls = replace(tls, part=str(load_or_make(state_dir)))
-    tls.context()  # This call reads the certificate files, so that invalid files are refused before the port is bound.
+    # `context` reads the certificate files, so that invalid files are refused before any port is bound.
+    tls.context()
     return tls
 
 

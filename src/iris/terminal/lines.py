@@ -79,7 +79,7 @@ class Lines:
         # complete line.
         self._open: _Line | None = None
         self._open_has_prefix = False
-        # The unfinished lines that were partly written and then interrupted.
+        # The unfinished lines of which a part was written before another line interrupted them.
         self._broken: set[_Line] = set()
         # For each unfinished line that is held back: its prefix and its data.
         self._held: dict[_Line, tuple[bytes, bytes]] = {}

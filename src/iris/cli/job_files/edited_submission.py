@@ -22,8 +22,8 @@ LaunchRequest = cluster_pb2.Controller.LaunchJobRequest
 _PLACEMENTS = {cluster_pb2.PLACEMENT_SPREAD: "spread", cluster_pb2.PLACEMENT_TOGETHER: "together"}
 _RENDEZVOUS = {cluster_pb2.RENDEZVOUS_TORCH: "torch", cluster_pb2.RENDEZVOUS_JAX: "jax"}
 _UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
-# The keys of a job file that an editor must not change. Some concern files that are already stored in the cluster, and
-# the others affect only the command `iris run` itself.
+# The keys of a job file that a user must not change in the editor. Some of these keys concern files that are already
+# stored in the cluster. The others affect only the command `iris run` itself.
 _NOT_EDITABLE = (
     *("workspace", "no_workspace", "env_file", "each", "array", "replace", "reuse", "detach"),
     *("json", "address", "context"),

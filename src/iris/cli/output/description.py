@@ -77,7 +77,8 @@ def next_commands(
         elif job.state == cluster_pb2.JOB_STATE_PENDING:
             look = f"iris machines{options}"
         return [look, f"iris kill{options} {name}"]
-    # A terminated attempt leaves no memory profile, and neither does an attempt of a lost worker.
+    # The command that shows a memory profile is left out if there is no profile. Terminated attempts and attempts of
+    # lost workers leave none.
     lacks = job.state == cluster_pb2.JOB_STATE_KILLED if shown is None else shown.state in _WITHOUT_PROFILE
     memory = [show_memory_command(job.job_id, shown.task_index if shown else 0, options)]
     memory = memory if profile_memory and not lacks else []

@@ -140,7 +140,7 @@ def _word(codes: type[enum.IntEnum], number: int) -> str | int | None:
     try:
         return codes(number).name if number else None
     except ValueError:
-        return number  # The server has a newer release, and sends a code that this client does not know.
+        return number  # A server of a newer release has sent a code that this client does not know.
 
 
 def _amounts(amounts: cluster_pb2.Controller.Amounts) -> dict[str, float]:

@@ -15,7 +15,9 @@ from iris.errors import ResultError, visible
 from iris.rpc import cluster_pb2
 
 _LARGE_BYTES = 10_000
-VALUE, RAISED, FAILED = 0, 1, 2  # The kinds of outcomes. `run_inputs.py` of the worker writes the same numbers.
+# The outcome of an input: the callable has returned a value, has raised an exception, or has failed in another way.
+# `run_inputs.py` of the worker writes the same numbers.
+VALUE, RAISED, FAILED = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)

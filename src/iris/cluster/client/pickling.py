@@ -165,7 +165,8 @@ def _own_modules(workspace: Path | None) -> tuple[list[types.ModuleType], frozen
     by_value, by_name = [], set()
     installed = _installed_folders()
     top = None if workspace is None else os.path.realpath(workspace)
-    has_metadata: dict[str, bool] = {}  # Whether pip has installed packages into a folder, by the path of the folder.
+    # For each folder that was already checked: whether pip has installed packages into this folder.
+    has_metadata: dict[str, bool] = {}
     for name, module in sys.modules.copy().items():
         # Aliases of modules are skipped. `__main__` is skipped because cloudpickle always pickles it by value.
         if not isinstance(module, types.ModuleType) or name != getattr(module, "__name__", None) or name == "__main__":

@@ -75,7 +75,7 @@ def pack_workspace(folder: str | os.PathLike[str], on_progress: Progress = lambd
     try:
         root = Path(folder).resolve()
         is_folder = root.is_dir()
-    except (OSError, RuntimeError) as error:  # Before Python 3.13, a cycle of links raises RuntimeError.
+    except (OSError, RuntimeError) as error:  # Python before 3.13 raises RuntimeError for a cycle of links.
         raise InvalidArgumentError(
             f"workspace must be an existing folder, got {os.fspath(folder)!r}: {error}"
         ) from error

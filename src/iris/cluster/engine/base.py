@@ -89,9 +89,9 @@ class Placement(enum.Enum):
     """
 
     ANY = "any"
-    # Each slot is on a different machine.
+    # SPREAD: each slot of the gang is on a different machine.
     SPREAD = "spread"
-    # All slots are on one machine.
+    # TOGETHER: all slots of the gang are on one machine.
     TOGETHER = "together"
 
 

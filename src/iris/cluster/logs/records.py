@@ -21,7 +21,8 @@ Source = Literal["stdout", "stderr", "build"]
 # The sources of a log. A record contains the index of its source in this tuple.
 SOURCES: tuple[Source, ...] = ("stdout", "stderr", "build")
 SOURCE_ID: dict[str, int] = {source: source_id for source_id, source in enumerate(SOURCES)}
-GAP = 0x10  # The number that is added to the index of a source to get the kind of the source's gaps.
+# The kind of a gap record is the index of the gap's source plus this number.
+GAP = 0x10
 
 MAX_PAYLOAD = 1 << 20  # The most bytes of one captured record. A longer read becomes several records.
 

@@ -100,8 +100,8 @@ class LogWriter:
         self._losses = [_Loss() for _ in SOURCES]
         self._is_losing = False
         self._why_lost = ""
-        # How many bytes the gaps in each segment cover. These bytes already count as missing when the segment is
-        # dropped.
+        # For each segment, how many bytes its gap records cover. When the segment is dropped, these bytes already count
+        # as missing.
         self._lost_in: dict[int, int] = {}
         self._subscribers: dict[Callable[[], None], None] = {}
 

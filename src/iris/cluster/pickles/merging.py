@@ -55,7 +55,9 @@ def has_plain_state(value: object) -> bool:
     try:
         object.__new__(kind)
     except TypeError:
-        return False  # The class is written in C, so its objects may have state outside of `__dict__`.
+        # `object` cannot make an object of this class, because the class is written in C. Its objects may have state
+        # outside of `__dict__`.
+        return False
     return isinstance(getattr(value, "__dict__", None), dict)
 
 

@@ -92,7 +92,8 @@ class ResolvingUnpickler(pickle.Unpickler):
             SourceDiffersError: An imported module differs from the sent module.
         """
         loaded = self.load()
-        # The values are merged after loading, because a sent object may refer to itself.
+        # The sent values are merged into this process's modules only after the pickle was loaded, because a sent object
+        # may refer to itself.
         for module_name, name, sent, holder, key in self._merges:
             own = self._modules.sharing(module_name)
             # Names such as `__file__` describe this machine's module and are not replaced.
@@ -162,7 +163,7 @@ class ResolvingUnpickler(pickle.Unpickler):
                 raise SourceDiffersError(_split(mark)[0])
             return found
         known = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)
-        # This process has already sent or received the class, so the class already has its attributes.
+        # A class that this process has already sent or received is used again. It already has its attributes.
         if known is not None:
             self._resolved[id(known)] = known
             return known

@@ -12,7 +12,7 @@ ADMIN, USER, READER, WORKER, TASK, CONTROLLER = "admin", "user", "reader", "work
 GIVEN_ROLES = (ADMIN, USER, READER, WORKER)
 # The clocks of two machines may differ by up to this many seconds without making a valid token invalid.
 LEEWAY_S = 30.0
-# This advice is at the end of every error message for a caller without a valid token.
+# Each error message for a caller without a valid token ends with this advice.
 ADVICE = (
     "set IRIS_TOKEN, pass token=…, or send the header 'Authorization: Bearer TOKEN'; 'iris token create NAME' creates a"
     " token. The user who ran 'iris up' needs none on that machine"

@@ -43,7 +43,8 @@ class FailingApplication:
             nonlocal begun, dropped
             try:
                 if dropped:
-                    raise MessageDropped(self._reply)  # The messages after a dropped one are lost, too.
+                    # If one message of an answer was dropped, the following messages are dropped, too.
+                    raise MessageDropped(self._reply)
                 failpoint(self._reply)
                 begun = True
                 await send(message)
@@ -56,7 +57,8 @@ class FailingApplication:
             failpoint(self._request)
         except MessageDropped:
             dropped = True
-        except UnavailableError:  # The failpoint answers like a proxy that cannot reach the server.
+        # With the action `error`, the failpoint answers like a proxy that cannot reach the server.
+        except UnavailableError:
             await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body"})
             return

@@ -62,9 +62,9 @@ class Channel:
         self._outgoing, self._incoming = Outgoing(), Incoming()
         self._queue: deque[bytes] = deque()  # Received bytes that were not written to the connection yet.
         self._queued = 0
-        # The acknowledged position in the last part that `take` has returned.
+        # The received position that this side has acknowledged in the parts that `take` has returned.
         self._told = 0
-        # The acknowledged position in the last part that has certainly arrived at the other side.
+        # The received position that this side has acknowledged in parts that have certainly arrived at the other side.
         self._confirmed = 0
         self._timer: asyncio.TimerHandle | None = None
         self._paused_until_s = 0.0
@@ -193,8 +193,8 @@ class Channel:
         if not fits:
             if self._queued:
                 return False
-            # This part is larger than the whole window. Only its beginning is accepted, so that the channel still makes
-            # progress.
+            # A part that is larger than the whole window is never accepted completely. Only its beginning is accepted,
+            # so that the channel still makes progress.
             data, end = data[: self._budget.window], False
         new = self._incoming.accept(part.position, data, end=end)
         if new is None:

@@ -32,9 +32,9 @@ class Outgoing:
 
     def __init__(self) -> None:
         self._kept = bytearray()
-        # The position in the stream of the first byte that is kept.
+        # The position in the stream of the first byte in `_kept`.
         self._first = 0
-        # The position up to which `take` has returned the stream. The end of the stream counts as a byte.
+        # `take` has returned the stream up to this position. The end of the stream counts as one byte.
         self._taken = 0
         self._has_end = False
         self._acknowledged = 0

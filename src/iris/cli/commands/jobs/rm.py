@@ -58,7 +58,7 @@ def rm(*, jobs: tuple[str, ...], as_json: bool, address: str | None) -> int:
                 continue
             for job_id in found:
                 if job_id in removed:
-                    continue  # This child job was removed together with its parent job.
+                    continue  # This child job is gone: it was removed together with its parent job.
                 try:
                     removed |= dict.fromkeys(connection.client.forget(job_id))
                 except (NotFoundError, FailedPreconditionError, PermissionDeniedError) as error:

@@ -23,7 +23,8 @@ class AsyncLifetime:
         self._whose = whose
         self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._open: set[asyncio.Timeout] = set()  # The time limits of the open `ending` blocks.
+        # The timeouts of the open blocks of `ending`. `close` ends the blocks by letting their timeouts expire.
+        self._open: set[asyncio.Timeout] = set()
 
     @property
     def is_closed(self) -> bool:

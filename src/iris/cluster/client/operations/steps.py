@@ -20,9 +20,9 @@ from google.protobuf.message import Message
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
-# The id and the address of a worker.
+# A worker, as its id and its address.
 Worker = tuple[str, str]
-# The milliseconds after which a worker that has not answered a probe counts as unreachable.
+# If a worker does not answer a probe within this many milliseconds, it counts as unreachable.
 PROBE_MS = 500
 StreamNumber = NewType("StreamNumber", int)
 

@@ -118,8 +118,8 @@ class Slices:
                         return result
                     finally:
                         tally(self.clock() - begin)
-                    # The loop handles other events during this sleep. The lock is still held, so no other slice can run
-                    # before these events.
+                    # During this sleep, the event loop handles other events. The lock is still held, so these events
+                    # come before the next slice.
                     await asyncio.sleep(0)
                 if pause_s and self.clock() < patient_until_s:
                     await self._sleep(pause_s)

@@ -29,15 +29,15 @@ WatchJobResponse = cluster_pb2.Controller.WatchJobResponse
 # A client gets an empty message after this many seconds without changes, because common proxies cut idle streams after
 # 20 to 60 s.
 BEAT_S = 10.0
-# The seconds for which changes are gathered into one message. The end of a job is sent at once.
+# The changes of a job within this many seconds are sent in one message. The end of a job is sent at once.
 _MERGE_S = 0.02
-# The pause between two messages grows by this many seconds for each client.
+# The pause between two messages about a job grows by this many seconds for each client that watches the job.
 _PACE_S = 0.001
 # If more clients than this number watch a job, their streams get messages one after the other, with other work in
 # between. Otherwise each client gets the message at once, so that a user who waits for a job does not wait for the
 # clients of other jobs.
 _MOST_AT_ONCE = 4
-# The number of messages about a job that are kept for reuse, because most clients of a job need the same message.
+# The number of stored messages about a job. They are sent again, because most clients of a job need the same message.
 _MAX_MESSAGES = 8
 
 
@@ -124,7 +124,8 @@ class JobWatch:
         self._saved = saved
         self._slices = slices
         self._making = asyncio.Lock()
-        # The event for which clients wait. Each new message sets this event and replaces it by a new event.
+        # Clients that watch the job wait for this event. Each new message about the job sets the event, and a new event
+        # replaces it.
         self._announced = asyncio.Event()
         self._announced_at_s = -math.inf
         self._timer: asyncio.TimerHandle | None = None

@@ -41,7 +41,7 @@ class AdminToken:
         self._retry_s = retry_s
         self._path = path
         self._token_id = ""
-        # A new token that is not yet in the file. None if the file is up to date.
+        # A new token of the admin that is not yet written to its file. None if the file is up to date.
         self._unwritten: tuple[Token, str] | None = None
         self._renew_at_s = 0.0
         self.secret = ""

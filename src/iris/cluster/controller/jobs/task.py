@@ -112,7 +112,8 @@ class TaskAttempt:
     exit_code: int | None = None
     term_signal: int | None = None
     error: str = ""
-    placed_at_ms: int = 0  # The time when the attempt got its slot. The time is 0 in records of older releases.
+    # When the attempt got its slot. Records of older releases have no such time, and the value is 0.
+    placed_at_ms: int = 0
     started_at_ms: int = 0
     finished_at_ms: int = 0
     out_of_memory: bool = False

@@ -31,7 +31,7 @@ from iris.failpoints import failpoint
 
 # A log of up to this many bytes is moved from its files into the database. A larger log stays in files.
 MAX_FOLDED_BYTES = 1 << 20
-# The names of directories that are being removed begin with this text.
+# A directory of logs that is being removed has a name with this prefix.
 OLD = ".old-"
 # The file that marks a log as copied to the log location. The mark is ignored if another file of the log is newer.
 STORED = "stored"

@@ -11,9 +11,9 @@ from iris.cluster.controller.logs.retention import Known
 from iris.cluster.logs.directories import LogDirectories, task_folder
 from iris.cluster.types import make_task_id
 
-_UNKNOWN = Known(None)  # The value for a log whose attempt is not known any more.
+_UNKNOWN = Known(None)  # The entry of a log whose attempt is not known any more.
 
-_LOGS_OF_A_STEP = 100  # The names of this many logs are computed in one step, in less than a millisecond.
+_LOGS_OF_A_STEP = 100  # One step computes the names of this many logs, in less than a millisecond.
 
 
 class LoggedAttempts:

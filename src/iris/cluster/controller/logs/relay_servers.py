@@ -75,7 +75,9 @@ class RelayServers:
             else:
                 tasks = await self._sources.slices.run_for(self._caller, making)
             if not await self._sources.saved.settled():
-                continue  # The statuses are made again, because no reader may see changes that could not be saved.
+                # The latest changes could not be saved, and no reader may see unsaved changes. Therefore the statuses
+                # are made again.
+                continue
             yield tasks
             seen = revision
             await changed.wait()

@@ -61,14 +61,15 @@ class LogClaims:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        # A sweep must not touch the logs of a job that is removed while the sweep runs. The set holds these logs.
+        # The logs of jobs that were removed since the present sweep began. The sweep must not touch these logs.
         self._forgotten: set[str] = set()
-        # The logs of jobs that are being removed.
+        # The logs of jobs that are being removed now. No sweep may touch these logs.
         self._excluded: set[str] = set()
-        # A sweep must not touch the logs of a job that is submitted while the sweep runs. The set holds the
-        # directories of the tasks of these jobs.
+        # The directories of the tasks of jobs that were submitted since the present sweep began. The sweep must not
+        # touch the logs of these jobs.
         self._new_tasks: set[str] = set()
-        self._busy: Counter[str] = Counter()  # The logs that a thread is changing.
+        # How many threads are changing each log.
+        self._busy: Counter[str] = Counter()
 
     def begin_sweep(self) -> None:
         """Allow the next sweep to change all logs, except the logs of jobs that are being removed now."""
@@ -97,7 +98,8 @@ class LogClaims:
             yield
         finally:
             with self._changed:
-                # The present sweep may have read the marks of the logs before the removal has changed the marks.
+                # The present sweep leaves these logs alone, because it may have read their marks before the removal has
+                # changed the marks.
                 self._forgotten.update(names)
                 self._excluded.difference_update(names)
 

@@ -47,7 +47,8 @@ from iris.rpc.auth.caller import Caller
 
 PATH = "/v1"
 _BEGIN, _END = "/v1/jobs/", "/logs"
-_METHOD = "StreamTaskLogs"  # The name of the call whose permissions apply to the route.
+# The route that serves logs has the same permissions as the call with this name.
+_METHOD = "StreamTaskLogs"
 _USAGE = "expected /v1/jobs/JOB/logs, in which JOB is the id of a job or a task, for example /v1/jobs/train-1a2b/logs"
 _BEAT_S = 10.0
 # The server sends the headers of an answer together with the first item, but waits at most for this time. An error

@@ -167,7 +167,7 @@ class JobRemoval:
             for start in range(0, len(chosen), _AT_ONCE):
                 removed += await self._remove_old([ended.job_id for ended in chosen[start : start + _AT_ONCE]])
             if removed == before:
-                break  # The loop ends, because none of the chosen jobs can be removed now.
+                break  # None of the chosen jobs can be removed now, so this pass ends.
         await self._workspaces.remove()
 
     async def _choose(self) -> Sequence[contents.EndedJob]:

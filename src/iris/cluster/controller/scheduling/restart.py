@@ -34,7 +34,8 @@ def adopted_gangs(
             request = gang_of(record.launch, gang_id, len(gang.task_indices))
             state: Held | Requested
             if gang.placed:
-                # The time of the gang's grant is unknown. Therefore the gang counts as older than all queued gangs.
+                # The time at which the gang got its allocation is not stored. Therefore the gang counts as older than
+                # all queued gangs.
                 state = Held(Allocation(request, -math.inf, _machines(status.slots), gang.task_indices))
             else:
                 not_before_ms = record.job.tasks[gang.task_indices[0]].not_before_ms

@@ -119,11 +119,11 @@ class Scheduler:
         self._submitter = Submitter(
             engine, self._gangs, workers, self._reports, self._explanations, withdraw_after_s, clock
         )
-        # The times when job timeouts expire.
+        # When the timeout of each job expires.
         self._job_timers: Timers[str] = Timers()
-        # Why the engine cannot be reached; an empty string if the engine can be reached.
+        # Why the engine cannot be reached. Empty while the engine can be reached.
         self._problem = ""
-        # The next time when the reasons of all waiting gangs are updated.
+        # When the reasons of all waiting gangs are updated next.
         self._next_explanation_s = 0.0
         self._wake = asyncio.Event()
 

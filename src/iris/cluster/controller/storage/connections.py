@@ -106,8 +106,8 @@ class Connections:
         except sqlite3.OperationalError:
             if self._path is None or self._turn is not None:
                 raise
-            # The file system probably does not support the shared memory that SQLite's write-ahead log normally needs.
-            # With an exclusive lock, SQLite does not need it.
+            # The file system probably lacks the shared memory that SQLite's write-ahead log needs. Therefore the
+            # database is opened again with an exclusive lock, with which SQLite needs no shared memory.
             self._turn = threading.RLock()
             self.writer.close()
             self.writer = self._connect(timeout_s=0)

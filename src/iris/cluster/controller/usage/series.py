@@ -17,9 +17,10 @@ from itertools import pairwise
 
 # The shortest time in seconds that one point covers. Workers measure their attempts about once in this time.
 STEP_S = 2
-# The number of points for the whole life of a task. With the shortest step, these points cover 8 minutes.
+# The largest number of points in the usage of one task, for the task's whole life. With the shortest step, these points
+# cover 8 minutes.
 LIFE_POINTS = 240
-# The smallest number of points for the whole life of a task, in a job with very many tasks.
+# Even in a job with very many tasks, the usage of each task may have this many points.
 LEAST_POINTS = 60
 # All tasks of one job together have about this many points.
 _POINTS_OF_A_JOB = 240_000

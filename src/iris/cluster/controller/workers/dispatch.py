@@ -168,7 +168,8 @@ async def start_attempts(
         while is_wanted():
             try:
                 async with calls.turn(worker):
-                    if not is_wanted():  # All the attempts have ended while the call waited for its turn.
+                    # While the call waited for its turn, all its attempts have ended. No call is needed any more.
+                    if not is_wanted():
                         return None
                     before_try()
                     failpoint("start.before")

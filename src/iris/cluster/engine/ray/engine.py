@@ -311,7 +311,8 @@ async def end_gangs(directory: Path, ray_address: str) -> int:
         worker_options=(),
         credentials=lambda worker_id: WorkerCredentials(token="none"),
     )
-    await engine._connect("http://127.0.0.1")  # This driver starts no worker. Therefore no process calls this address.
+    # The controller's address has no meaning here, because this engine starts no worker that would call it.
+    await engine._connect("http://127.0.0.1")
     await engine.close()
     return engine.adopted
 

@@ -70,8 +70,8 @@ class Databases:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # The connections by the path of the database, each with the identity of its file. The connection that was used
-        # last is at the end.
+        # The open connections, by the path of the database, each with the identity of the database file. The connection
+        # that was used last is at the end.
         self._open: OrderedDict[Path, tuple[tuple[int, int], sqlite3.Connection]] = OrderedDict()
         self._process_id = os.getpid()
         # In a forked process, the connections of the parent process. This process must neither use nor close these

@@ -19,7 +19,7 @@ from iris.rpc.serving.steps import Steps
 MAX_READS = 64
 _DEFAULT_BYTES = 256 << 10
 _MAX_BYTES = 2 << 20
-# The number of bytes that each part of an answer may have at least, however many reads the request has.
+# An answer to many reads gives each read at least this many bytes.
 _LEAST_BYTES = 4 << 10
 _DEFAULT_LINE_BYTES = 64 << 10
 _MAX_LINE_BYTES = 1 << 20

@@ -201,7 +201,7 @@ class _PartReading:
         self._size = _size_of(directory, writer)
         # A part ends at the present end of the log, even if the task never stops writing.
         self._stop = None if writer is None or final else self._size
-        # For each source, the offset at which a piece of a line has ended without a newline.
+        # For each source, the offset at which the last record ended, if it ended in the middle of a line.
         self._continued_at: dict[int, int] = {}
         self._step_bytes = _STEP_BYTES if not selection.has_pattern else CHUNK_BYTES
 

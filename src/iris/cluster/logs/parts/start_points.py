@@ -18,12 +18,12 @@ from iris.cluster.logs.reading.line_numbers import LogIdentity, identify_log
 from iris.cluster.logs.reading.numbered_lines import START, Point
 from iris.cluster.logs.writer import LogWriter
 
-# The least distance of two neighbouring points of a log, in bytes of records.
+# The least distance between two neighbouring start points of a log, in bytes.
 _SPACING = 512 << 10
-# The largest size in bytes of the partial lines of a stored point. A point with longer partial lines is not stored,
-# because the point would take too much memory.
+# The largest number of bytes of partial lines that a start point may contain. A start point with longer partial lines
+# is not stored, because it would take too much memory.
 _MOST_TAIL_BYTES = 4 << 10
-# The largest number of points that are stored for one log.
+# The largest number of start points that are stored for one log.
 _MOST_POINTS = 1024
 _MOST_LOGS = 32
 
@@ -35,7 +35,7 @@ class StartPoints:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._points: list[Point] = []  # The stored points, in the order of their positions.
+        self._points: list[Point] = []  # The stored start points of the log, in the order of their positions.
 
     def before(self, position: int) -> Point | None:
         """Return the last stored point before a position; None if there is no such point."""

@@ -57,7 +57,7 @@ class FilteredReader:
         self._tail: Generator[int, None, TailStart] | None = None
         self._selection = Selection(log_filter, TailStart(START, 0, 0), offsets)
         self._left = log_filter.max_lines
-        # The end of the last line that `max_lines` allows, as an index into the data of the line's block.
+        # The position after the last line that `max_lines` allows, within the data of the line's block.
         self._last_end = 0
 
         # The offset of the next line of each selected source.

@@ -17,9 +17,9 @@ from iris.cluster.logs.reading.numbered_lines import START, LineSplitter, Points
 from iris.cluster.logs.records import Offsets
 from iris.cluster.logs.segments import list_segments
 
-# Two neighbouring points are at least `_SPACING` bytes of log apart. The distance is also at least
-# `_SPACING_PER_TAIL_BYTE` times the size of the partial lines that the second point stores. Therefore the points of a
-# log of 10 GiB take a few megabytes.
+# A point stores the number of the line at one position of a log. Two neighbouring points are at least `_SPACING` bytes
+# of log apart, and also at least `_SPACING_PER_TAIL_BYTE` times the size of the partial lines that the second point
+# stores. Therefore the points of a log of 10 GiB take a few megabytes.
 _SPACING = 2 << 20
 _SPACING_PER_TAIL_BYTE = 1024
 # The number of logs whose line numbers are in the cache. The lines of a log that is not in the cache are counted again.

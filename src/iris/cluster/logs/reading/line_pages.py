@@ -22,7 +22,8 @@ PAGE_BYTES = 2 << 20
 # The largest number of bytes that are read for one page. Therefore a search through many gigabytes is answered in
 # several pages.
 _LOOK_BYTES = 256 << 20
-# The largest number of pieces of lines without numbers in a log. Such pieces occur where records were lost.
+# A log may contain pieces of lines that have no line number, where records were lost. The search for the tail assumes
+# at most this many such pieces.
 _NOT_NUMBERED = 1000
 # The bytes that each line adds to the size of a page besides its data, for its time, source and header. Without these
 # bytes, the number of empty lines on a page would have no limit.

@@ -21,8 +21,9 @@ from operator import attrgetter
 
 from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets
 
-# If a partial line has at least this many bytes at the end of a record, it becomes a piece. This limits the memory of
-# readers. The limit is at least MAX_PAYLOAD, so the bytes after the last newline of a record never reach the limit.
+# A partial line of at least this many bytes is returned as a piece, although its end has not arrived. This limits the
+# memory of readers. The limit is at least MAX_PAYLOAD, so the bytes after the last newline of a record never reach the
+# limit.
 MAX_PARTIAL_LINE = 1 << 20
 BAR_BYTES = 4 << 10
 

@@ -117,9 +117,10 @@ class LogReader:
         # The last segment of the log, and the position at which it ended when the reader last looked. The value is not
         # used while the reader reads this segment.
         self._last_end: tuple[RecordBoundary, int] | None = None
-        # The place at which the next chunk begins. None if the next chunk follows the last chunk without a gap.
+        # The position in the log at which the next chunk begins. None if the next chunk follows the last chunk without
+        # a gap.
         self._begins: RecordBoundary | None = None
-        self._reason = DAMAGED  # The reason for a gap before the next segment, for people.
+        self._reason = DAMAGED  # Why records are missing before the next segment, as text for people.
 
     @property
     def passed(self) -> Offsets:
@@ -408,7 +409,9 @@ class LogReader:
             else:
                 source_id = kind
             if at[source_id] != offset:
-                break  # The record counts as damaged. A failed write may leave a valid record with a wrong offset.
+                # A record with an unexpected offset counts as damaged. A failed write may leave a valid record with a
+                # wrong offset.
+                break
             if kind > LAST_SOURCE:
                 self.missing += max(0, min(length, offset + length - wanted[source_id]))
             at[source_id] = offset + length

@@ -22,7 +22,8 @@ class PendingLogs:
 
     def __init__(self, logs: Sequence[OpenLog]) -> None:
         self.unfinished = dict(enumerate(logs))
-        self._pending = dict.fromkeys(self.unfinished)  # The dictionary serves as a set that keeps its order.
+        # The numbers of the logs that have new records. The dict serves as an ordered set.
+        self._pending = dict.fromkeys(self.unfinished)
         self._event = asyncio.Event()
         self._callbacks: dict[int, Callable[[], None]] = {}
         for number, log in self.unfinished.items():

@@ -40,7 +40,7 @@ class AttemptRegistry:
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._runs: dict[AttemptKey, asyncio.Task[None]] = {}
         self._without_end: dict[AttemptKey, LogWriter] = {}
-        # The number of calls that are reading the log of an attempt, by the directory of the attempt.
+        # For each attempt's directory, how many calls are reading the log of this attempt.
         self._readers: Counter[Path] = Counter()
         self.tally = AttemptTally()
 

@@ -19,14 +19,13 @@ from iris.cluster.worker.supervision.reaper import is_marked
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-# After how many passes over /proc foreign processes are checked again. A new process of an attempt may have got the
-# process id of an ended foreign process.
+# After this many passes over /proc, processes that belong to no attempt are checked again. Such a process may have
+# ended, and a new process of an attempt may have its process id.
 _FORGET_AFTER = 20
 _KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272, "ppc64le": 354, "s390x": 343}.get(os.uname().machine)
 _KCMP_VM = 1
-# These two values stand for the owner of a process that belongs to no known attempt. _STRANGER means that the process
-# does not descend from the worker. _OURS means that the process is one of the worker's own processes, or that its
-# attempt is starting.
+# _STRANGER and _OURS take the place of an attempt as the owner of a process. A process of _STRANGER does not descend
+# from the worker. A process of _OURS is one of the worker's own processes, or its attempt is starting.
 _STRANGER, _OURS = 0, -1
 
 

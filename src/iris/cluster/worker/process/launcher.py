@@ -181,7 +181,8 @@ def start_launcher() -> Launcher:
     if pid == 0:
         try:
             ours.close()
-            # Ctrl-C in a terminal, or a signal to the worker's group, must not reach the launcher.
+            # The launcher gets its own session, so that neither Ctrl-C in a terminal nor a signal to the worker's group
+            # reaches it.
             os.setsid()
             # A SIGTERM to the launcher is passed on to the worker.
             signal.signal(signal.SIGTERM, lambda *_: os.kill(worker_pid, signal.SIGTERM))

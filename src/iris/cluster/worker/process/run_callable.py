@@ -88,7 +88,8 @@ def _allow_stacks_of_forks() -> None:
             if file.read().strip() != "1":
                 return
         with open(f"/proc/{os.getppid()}/stat") as file:
-            # The worker is the parent of the launcher, and the launcher is the parent of this process.
+            # This process is a child of the launcher, and the launcher is a child of the worker. Therefore the parent
+            # of the launcher is the worker.
             worker = int(file.read().rpartition(")")[2].split()[1])
     except (OSError, ValueError, IndexError):
         return

@@ -72,10 +72,12 @@ def is_marked(pid: int, prefix: str) -> bool:
         with open(f"/proc/{pid}/environ", "rb") as file:
             variables = file.read().split(b"\0")
     except OSError:
-        return False  # The process has ended, or belongs to another user. It does not count as a process of an attempt.
+        # The environment of this process cannot be read: the process has ended, or belongs to another user.
+        return False
     marks = next((variable[len(name) :] for variable in variables if variable.startswith(name)), None)
     if marks is None:
-        return False  # Without this check, an empty prefix would match every process of this machine.
+        # A process without the variable belongs to no attempt, even if `prefix` is empty.
+        return False
     wanted = prefix.encode()
     return any(part == wanted or part.startswith(wanted + b".") for part in marks.split(b","))
 

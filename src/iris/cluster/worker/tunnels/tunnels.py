@@ -185,7 +185,8 @@ class WorkerTunnel:
         self._tunnels = tunnels
         self._times = tunnels.times
         self._loop = asyncio.get_running_loop()
-        self._streams = 0  # The number of streams that the client has opened. Only the newest stream gets messages.
+        # How many streams the client has opened for this tunnel. Only the newest stream gets messages.
+        self._streams = 0
         self._is_closed = False
         self._abandoned: asyncio.TimerHandle | None = None
         self._connecting: set[asyncio.Task[None]] = set()

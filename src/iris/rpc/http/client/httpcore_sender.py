@@ -74,8 +74,8 @@ class HttpcoreSender:
             )
         self._connector = _connector(address, http2, has_h2, tls, lifetime, self.proxy)
         self._new_http1_connector = partial(_connector, address, http2, False, tls, lifetime, self.proxy)
-        # Creates the connections for large requests, which use HTTP/1.1 if the client may choose. None before the first
-        # large request.
+        # The connector for large requests, which uses HTTP/1.1 if the client may choose the version. None before the
+        # first large request.
         self._large_connector = None if has_h2 and not http2 else self._connector
         # Parsed URLs with their origin and Host header. They are kept, because a stub uses the same few URLs again and
         # again.

@@ -67,7 +67,7 @@ class Http1Connection(HttpToolsProtocol):
         # The total size in bytes of the headers of the present request that were parsed so far.
         self._header_bytes = 0
         self._body_bytes = 0
-        self._framing_bytes = 0  # The number of received bytes between the chunks of a body.
+        self._framing_bytes = 0  # How many received bytes of a body are chunk headers and newlines.
         self._max_body_bytes = MAX_REQUEST_BYTES
         self._refusal: tuple[int, str] | None = None
 
@@ -259,11 +259,11 @@ class Http1Connection(HttpToolsProtocol):
                 # A part of the answer is already sent. Therefore the connection is closed, and no error is sent.
                 self.transport.close()
                 return
-            # These two attributes tell the application that the client has left. uvicorn then drops the answer.
+            # `disconnected` and the event tell the application that the client has left. uvicorn then drops the answer.
             running.disconnected = True
             running.message_event.set()
-            # If this attribute were still True, uvicorn would try to write "100 Continue" after the answer, and would
-            # fail.
+            # `waiting_for_100_continue` must be False. Otherwise uvicorn would try to write "100 Continue" after the
+            # answer, and would fail.
             running.waiting_for_100_continue = False
         content_type = b""
         for name, value in self.headers or ():

@@ -25,7 +25,8 @@ MAX_FRAME_BYTES = 16 * 1024
 MAX_READ_HEAD_BYTES = 2 * MAX_HEAD_BYTES
 # The head of a request may be divided into at most this many frames.
 _HEAD_FRAMES = 32
-# A data frame with fewer bytes than this counts as a costly frame, unless it ends its request.
+# A data frame with fewer bytes than this is a costly frame, unless it ends its request. Costly frames are limited,
+# because they take the server more time than their size suggests.
 _SMALL_DATA_BYTES = 256
 
 # The number of costly frames that a client may send in the first second, and the number that it may send in each

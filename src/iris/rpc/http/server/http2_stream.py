@@ -71,7 +71,8 @@ class Http2Stream:
         self.waiting: asyncio.Future[None] | None = None
         self._arrived = asyncio.Event()
         self._body = bytearray()
-        self._occupied = 0  # The number of bytes in the flow-control windows that belong to unread data.
+        # How many bytes of the flow-control windows are used by data that the application has not read yet.
+        self._occupied = 0
         self._end_received = False
         self._continue_due = any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers)
         # The head of the answer, while it waits to be sent. None before the application has made it, and after it was

@@ -50,9 +50,10 @@ _PACE_PER_CLIENT_S = 0.02
 _LONGEST_PACE_S = 0.7
 # For hundreds of clients, the pause grows further by this many seconds for each client.
 _PACE_PER_CLIENT_OF_MANY_S = 0.002
-# The first change after a quiet time is sent after this many seconds, so that several changes share one message.
+# If a list has not changed for a while, its next change is sent after this many seconds, so that several changes share
+# one message.
 _MERGE_S = 0.02
-# The number of messages about a list that are kept for reuse, because most clients of a list need the same message.
+# The number of stored messages about a list. They are sent again, because most clients of a list need the same message.
 _MAX_MESSAGES = 8
 # If jobs are removed while the list is read from the database, the list is read again, up to this many times in total.
 # Afterwards the counts may include removed jobs.
@@ -187,7 +188,8 @@ class JobListWatch:
         self._changed: dict[int, JobRecord] = {}
         self._removed: dict[int, JobRecord] = {}
         self._wake = asyncio.Event()
-        # The event for which clients wait. Each announcement sets this event and replaces it by a new event.
+        # Clients that watch the list wait for this event. Each announcement of a change sets the event, and a new event
+        # replaces it.
         self._announced = asyncio.Event()
         # The messages to clients, kept for reuse. The key has two versions of the list: before and after the message.
         self._messages: dict[tuple[Versions | None, Versions], WatchJobsResponse] = {}

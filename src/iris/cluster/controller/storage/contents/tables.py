@@ -105,11 +105,11 @@ CREATE TRIGGER inputs_removed AFTER DELETE ON entry_points BEGIN
     DELETE FROM inputs WHERE number = OLD.number;
 END;
 """
-# This statement adds the inputs of the job whose contents were added last. The number of this job is
-# `last_insert_rowid()`.
+# Adds the inputs of a job. The statement must follow the one that adds the job's contents, so that
+# `last_insert_rowid()` is the number of the job.
 ADD_INPUTS = "INSERT INTO inputs VALUES (last_insert_rowid(), ?, ?)"
-# This statement adds the row of contents for the job that was inserted last. The statement must run after the entry
-# point was inserted. The argument is the hash of the job's workspace.
+# Adds the row of contents of the job that was inserted last. The statement must follow the one that inserts the job's
+# entry point. The argument is the hash of the job's workspace.
 ADD_CONTENTS = (
     "INSERT INTO contents SELECT jobs.number, owner, iif(state, max(finished_at_ms, 1), 0), ?,"
     " coalesce((SELECT length(entry_points.launch) FROM entry_points WHERE entry_points.number = jobs.number), 0)"
