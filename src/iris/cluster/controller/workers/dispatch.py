@@ -168,8 +168,7 @@ async def start_attempts(
         while is_wanted():
             try:
                 async with calls.turn(worker):
-                    # While the call waited for its turn, all its attempts have ended. No call is needed any more.
-                    if not is_wanted():
+                    if not is_wanted():  # All attempts have ended while this call waited for its turn.
                         return None
                     before_try()
                     failpoint("start.before")
