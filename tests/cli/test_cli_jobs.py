@@ -121,8 +121,8 @@ def test_job_timeout_ends_a_job_with_retry_pauses(remote_iris: Iris) -> None:
     job = remote_iris.wait_for(name, "FAILED")
     assert job["error"] == "job timed out after 4 s"
     assert [attempt["exit_code"] for attempt in job["tasks"][0]["attempts"]] == [5, 5]
-    done = remote_iris("run", "--retry-pause", "2m", "--", "true", code=125)
-    assert "retry_pause must be a number of seconds from 0 to 60, got 120.0" in done.stderr
+    done = remote_iris("run", "--retry-pause", "2m", "--", "true", code=2)
+    assert "--retry-pause must be a number of seconds from 0 to 60, got 120.0" in done.stderr
 
 
 def test_unknown_job_is_reported_with_similar_job_ids(remote_iris: Iris) -> None:

@@ -82,7 +82,8 @@ def test_filters_of_iris_logs_select_lines_by_source_pattern_time_and_tail(remot
     at = f"@{third / 1000:.3f}"
     assert shown("--until", at) == [line["message"] for line in lines if line["timestamp_ms"] <= third]
     assert shown("--since", at) == [line["message"] for line in lines if line["timestamp_ms"] > third]
-    assert "the pattern '(' is invalid" in remote_iris("logs", name, "--grep", "(", code=1).stderr
+    assert "the pattern '(' is invalid" in remote_iris("logs", "-f", name, "--grep", "(", code=2).stderr
+    assert "the pattern '(' is invalid" in remote_iris("logs", name, "--grep", "(", code=2).stderr
 
 
 def test_logs_with_a_cursor_continues_after_the_line_of_the_cursor(remote_iris: Iris) -> None:
@@ -93,7 +94,8 @@ def test_logs_with_a_cursor_continues_after_the_line_of_the_cursor(remote_iris: 
         rest = remote_iris.lines(name, "--cursor", lines[3]["cursor"], *words)
         # The cursors of two readings may differ in form, although they mean the same place.
         assert [line | {"cursor": ""} for line in rest] == [line | {"cursor": ""} for line in lines[4:]]
-    assert "nonsense" in remote_iris("logs", name, "--cursor", "nonsense", code=1).stderr
+    assert "nonsense" in remote_iris("logs", "-f", name, "--cursor", "nonsense", code=2).stderr
+    assert "nonsense" in remote_iris("logs", name, "--cursor", "nonsense", code=2).stderr
 
 
 @pytest.mark.parametrize(

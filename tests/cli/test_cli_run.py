@@ -33,6 +33,25 @@ def worker_of(pid: int) -> int:
 # A cluster for the command's own duration.
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--timeout", "10", "--timeout-warning", "20s"], "--timeout-warning must be less than --timeout, which is 10"),
+        (["--job-timeout", "10", "--timeout-warning", "20s"], "--timeout-warning must be less than --job-timeout"),
+        (["--retries", "1", "--retry-on", "3", "--fail-on", "3"], "--retry-on and --fail-on must have no exit code in"),
+        (["--hang-action", "end"], "--hang-action 'end' needs --watch-hang"),
+        (["--profile-memory", "--output", "memory-profile"], "--profile-memory stores the profile in the output"),
+        (["--each", "/dev/null"], "--each /dev/null must have at least one line"),
+    ],
+)
+def test_run_with_options_that_are_refused_together_exits_with_2(
+    remote_iris: Iris, words: list[str], message: str
+) -> None:
+    refused = remote_iris("run", *words, "--", "python", "-c", "", code=2)
+    assert message in refused.stderr, refused.stderr
+    assert refused.stdout == ""
+
+
 def test_run_of_one_task_shows_its_lines_without_labels(iris: Iris) -> None:
     done = iris("run", *sh("echo out; echo err >&2"))
     assert done.stdout == "out\n"

@@ -22,7 +22,7 @@ def test_stored_outputs_are_listed_and_copied(remote_iris: Iris) -> None:
     assert [(remote_iris.folder / f"here/task-{index}/out/index").read_text() for index in range(2)] == ["0\n", "1\n"]
     assert remote_iris("cp", f"{job}/task-1:out/index", "-").stdout == "1\n"
     assert remote_iris.json("describe", job)["submission"]["outputs"] == ["out"]
-    assert "must be a directory, not a pattern" in remote_iris("run", "--output", "*.csv", "true", code=125).stderr
+    assert "must be a directory, not a pattern" in remote_iris("run", "--output", "*.csv", "true", code=2).stderr
 
 
 def test_missing_outputs_are_reported_with_their_reason(remote_iris: Iris) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -135,6 +136,30 @@ class _Checked(click.ParamType[Any]):
             return self._read(value)
         except InvalidArgumentError as error:
             self.fail(str(error), param, ctx)
+
+
+@contextmanager
+def refused_options() -> Iterator[None]:
+    """Turn an error about an argument of the Python API into an error about the options of the command line.
+
+    The client and the controller check the values and the combinations of arguments. Their errors name the arguments of
+    the Python API, such as `retry_pause`. The error about the command line names the options instead.
+
+    Raises:
+        UsageError: An argument was refused. The exit code of the command is then 2.
+    """
+    try:
+        yield
+    except InvalidArgumentError as error:
+        raise click.UsageError(_with_option_names(str(error), click.get_current_context().command)) from error
+
+
+def _with_option_names(text: str, command: click.Command) -> str:
+    """Replace the names of arguments in an error text by the options of a command."""
+    flags = {option.name: max(option.opts, key=len) for option in command.params if isinstance(option, click.Option)}
+    # A name without an underscore is also an ordinary word, unless a rule about the argument follows.
+    words = re.compile(r"(?<![\w'-])(?:[a-z]+(?:_[a-z]+)+|[a-z]+(?= must|,))(?![\w'-])")
+    return words.sub(lambda word: flags.get(word[0], word[0]), text)
 
 
 class ChoiceList(click.Choice[Any]):

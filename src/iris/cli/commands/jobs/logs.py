@@ -15,14 +15,14 @@ from iris.cli.cluster.lookup import LATEST, Lookup, Target, no_such_task
 from iris.cli.completion import JobName
 from iris.cli.exit_codes import EXIT_ERROR, EXIT_IRIS_FAILED, JobCodeCommand, exit_code_of
 from iris.cli.merged_logs import merged_batches
-from iris.cli.options import COUNT, MOMENT, address_option, json_option
+from iris.cli.options import COUNT, MOMENT, address_option, json_option, refused_options
 from iris.cli.output.closed_reader import leave_with_reader
 from iris.cli.output.job_labels import JobLabels
 from iris.cli.output.printer import LONGEST_CURSOR, Output
 from iris.cluster.logs.records import SOURCES
 from iris.cluster.types import is_job_finished, state_name
 from iris.counts import counted
-from iris.errors import InvalidArgumentError, IrisError, NotFoundError
+from iris.errors import IrisError, NotFoundError
 
 if TYPE_CHECKING:
     from iris.cli.job_watch import JobWatch
@@ -139,6 +139,7 @@ def logs(
     with connect(address) as connection, contextlib.ExitStack() as stack:
         chosen = _choose(Lookup(connection.client).several(jobs), options)
         _label(chosen, output)
+        stack.enter_context(refused_options())
         streams = [stack.enter_context(_open_stream(connection, one, options, output)) for one in chosen]
         for watch in _watches(connection, chosen, options, output):
             stack.enter_context(watch)
@@ -182,18 +183,21 @@ def _show_tree(
     root = status.job_id
     follow, whole = options["follow"], True
     patience: dict[str, Any] = {} if follow else {"patience_s": _PATIENCE_S}
-    with connection.client.stream_tree_logs(
-        root,
-        follow=follow,
-        start_ms=options["since"] or 0,
-        end_ms=options["until"] or 0,
-        tail=options["tail"],
-        sources=options["sources"],
-        regex=options["grep"] or "",
-        route=options["route"],
-        on_notice=output.note,
-        **patience,
-    ) as stream:
+    with (
+        refused_options(),
+        connection.client.stream_tree_logs(
+            root,
+            follow=follow,
+            start_ms=options["since"] or 0,
+            end_ms=options["until"] or 0,
+            tail=options["tail"],
+            sources=options["sources"],
+            regex=options["grep"] or "",
+            route=options["route"],
+            on_notice=output.note,
+            **patience,
+        ) as stream,
+    ):
         labels = JobLabels({}, {})
         output.label_jobs(labels)
         with leave_with_reader(), output.interrupted_between_writes():
@@ -275,7 +279,7 @@ def _check_tree(options: Mapping[str, Any]) -> None:
 
 def _check_several(count: int, options: Mapping[str, Any]) -> None:
     if count > _MOST_JOBS:
-        raise InvalidArgumentError(f"expected at most {_MOST_JOBS} jobs, got {count}: show fewer jobs at a time")
+        raise click.UsageError(f"expected at most {_MOST_JOBS} jobs, got {count}: show fewer jobs at a time")
     for name, option in (("raw", "--raw"), ("cursor", "--cursor")):
         if options[name]:
             raise click.UsageError(f"{option} needs exactly one JOB, got {count}")

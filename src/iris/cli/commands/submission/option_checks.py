@@ -12,6 +12,26 @@ from iris.cluster.memory_profile import split_command
 from iris.errors import quoted
 
 
+def check_exclusions(options: Mapping[str, Any]) -> None:
+    """Refuse options that exclude each other."""
+    if options["workspace"] is not None and options["no_workspace"]:
+        raise click.UsageError("--workspace and --no-workspace exclude each other")
+    if options["spread"] and options["together"]:
+        raise click.UsageError("--spread and --together exclude each other")
+    if options["independent"] and (options["spread"] or options["together"]):
+        raise click.UsageError("--spread and --together need a gang: --independent places the tasks one by one")
+    if options["independent"] and options["rendezvous"]:
+        raise click.UsageError("--rendezvous needs a gang: --independent tasks may never run at the same time")
+    for name in ("retry_on", "fail_on"):
+        if options[name] and not options["max_retries_failure"]:
+            raise click.UsageError(f"--{name.replace('_', '-')} needs --retries: without it, no failure is retried")
+    has_inputs = options["each"] is not None or options["array"] is not None
+    if options["max_parallel"] and not options["independent"] and not has_inputs:
+        raise click.UsageError("--max-parallel needs --independent, because the tasks of a gang start together")
+    if options["max_task_failures"] and options["rendezvous"]:
+        raise click.UsageError("--rendezvous needs all tasks of the job: leave out --max-task-failures")
+
+
 def check_name(options: Mapping[str, Any]) -> None:
     """Refuse `--reuse` and `--replace` if both are given, or if `--name` is not given."""
     if options["replace"] and options["reuse"]:

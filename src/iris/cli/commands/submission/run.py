@@ -13,7 +13,7 @@ import click
 
 from iris.cli.cluster.connect import Connection, connect_or_embed
 from iris.cli.cluster.lookup import Lookup
-from iris.cli.commands.submission.option_checks import check_name, check_profiler
+from iris.cli.commands.submission.option_checks import check_exclusions, check_name, check_profiler
 from iris.cli.commands.submission.surroundings import current_folder, surroundings_of
 from iris.cli.completion import complete_file
 from iris.cli.environment_options import all_variables
@@ -45,6 +45,7 @@ from iris.cli.options import (
     address_option,
     given_context,
     json_option,
+    refused_options,
 )
 from iris.cli.output.printer import Output
 from iris.cli.output.upload_display import show_progress
@@ -356,7 +357,7 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
 def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str | None, **options: Any) -> int:
     """See `_HELP`."""
     output = Output(as_json=as_json, stderr_apart=True)
-    _check_options(options)
+    check_exclusions(options)
     if (path := options["save"]) is not None:
         _save(Path(path), click.get_current_context())
         return 0
@@ -372,7 +373,8 @@ def run(*, command: tuple[str, ...], detach: bool, as_json: bool, address: str |
             note_unread(
                 output, "this command ends before a detached job does" if detach else "the job has more than one task"
             )
-        job = _submit(connection, command, options, output, inputs, feeds=feeds)
+        after = _dependencies(connection, options["after"])
+        job = _submit(connection, command, options, output, inputs, after=after, feeds=feeds)
         output.set_status("")
         submitted = {"job_id": job.job_id, "address": connection.client.cluster.controller_address}
         if detach:
@@ -403,7 +405,8 @@ def _set_inputs(options: dict[str, Any]) -> list[str] | None:
     if options["spread"] or options["together"] or options["rendezvous"]:
         raise click.UsageError(f"{name} makes independent tasks: leave out --spread, --together and --rendezvous")
     if options["each"] is not None:
-        inputs = read_lines(options["each"])
+        with refused_options():
+            inputs = read_lines(options["each"])
     else:
         inputs, limit = options["array"]
         if limit is not None and options["max_parallel"] is not None:
@@ -415,26 +418,6 @@ def _set_inputs(options: dict[str, Any]) -> list[str] | None:
     return inputs
 
 
-def _check_options(options: Mapping[str, Any]) -> None:
-    """Refuse options that exclude each other."""
-    if options["workspace"] is not None and options["no_workspace"]:
-        raise click.UsageError("--workspace and --no-workspace exclude each other")
-    if options["spread"] and options["together"]:
-        raise click.UsageError("--spread and --together exclude each other")
-    if options["independent"] and (options["spread"] or options["together"]):
-        raise click.UsageError("--spread and --together need a gang: --independent places the tasks one by one")
-    if options["independent"] and options["rendezvous"]:
-        raise click.UsageError("--rendezvous needs a gang: --independent tasks may never run at the same time")
-    for name in ("retry_on", "fail_on"):
-        if options[name] and not options["max_retries_failure"]:
-            raise click.UsageError(f"--{name.replace('_', '-')} needs --retries: without it, no failure is retried")
-    has_inputs = options["each"] is not None or options["array"] is not None
-    if options["max_parallel"] and not options["independent"] and not has_inputs:
-        raise click.UsageError("--max-parallel needs --independent, because the tasks of a gang start together")
-    if options["max_task_failures"] and options["rendezvous"]:
-        raise click.UsageError("--rendezvous needs all tasks of the job: leave out --max-task-failures")
-
-
 def _save(path: Path, context: click.Context) -> None:
     """Write a job file with the entries of the file of `-f`, if any, and the options of the command line."""
     entries: dict[str, Any] = dict(context.meta.get(_FILE, {}))
@@ -443,6 +426,7 @@ def _save(path: Path, context: click.Context) -> None:
     write_job_file(path, {name: value for name, value in (entries | given).items() if value not in ([], None)})
 
 
+@refused_options()
 def _submit(
     connection: Connection,
     command: tuple[str, ...],
@@ -450,9 +434,12 @@ def _submit(
     output: Output,
     inputs: list[str] | None,
     *,
+    after: dict[Any, Any],
     feeds: bool,
 ) -> Job:
-    """Submit the job. If `feeds` is True, the only task of the job receives the standard input of this command."""
+    """Submit the job. If `feeds` is True, the only task of the job receives the standard input of this command. The
+    argument `after` contains the jobs of `--after` with their conditions.
+    """
     workspace = options["workspace"]
     folder = None if connection.place == "elsewhere" or workspace else current_folder()
     as_given = ("name", "replicas", "max_parallel", "ports", "rendezvous", "max_task_failures", "inherit_env")
@@ -465,7 +452,7 @@ def _submit(
         inputs=inputs,
         resources=ResourceSpec(cpu=options["cpu"], memory=options["memory"], gpu=options["gpu"]),
         env=all_variables((options["job_file"], *options["env_files"]), options["env"]),
-        after=_dependencies(connection, options["after"]),
+        after=after,
         workspace=workspace or (None if folder or options["no_workspace"] else current_folder()),
         working_directory=folder,
         coscheduled=not options["independent"],
