@@ -59,14 +59,14 @@ class Unused:
         """Do nothing."""
 
 
-def delivery_to(collector: Collector) -> TraceDelivery:
+def delivery_to(collector: Collector, last_request_s: float = 60.0) -> TraceDelivery:
     store = Store(None)
     journal = EventJournal(store)
     pages = EventPages(journal, store, None)  # type: ignore[arg-type] # All events are in memory.
-    return TraceDelivery(collector, 0, journal, pages, Unused(), Unused(), gather_s=0)
+    return TraceDelivery(collector, 0, journal, pages, Unused(), Unused(), gather_s=0, last_request_s=last_request_s)
 
 
-async def stop_during_a_request(delivery: TraceDelivery, collector: Collector) -> None:
+async def stop_during_a_request(delivery: TraceDelivery, collector: Collector, *, is_answered: bool = True) -> None:
     """Run a delivery, and stop it while it waits for the answer to its first request."""
     collector.is_answering.clear()
     task = asyncio.create_task(delivery.run())
@@ -74,7 +74,8 @@ async def stop_during_a_request(delivery: TraceDelivery, collector: Collector) -
         await asyncio.sleep(0)
     task.cancel()
     await asyncio.sleep(0)
-    collector.is_answering.set()
+    if is_answered:
+        collector.is_answering.set()
     await asyncio.gather(task, return_exceptions=True)
 
 
@@ -108,4 +109,12 @@ async def test_delivery_that_stops_does_not_try_again_after_a_failure() -> None:
     delivery = delivery_to(collector)
     delivery.pending.add(GOOD)
     await stop_during_a_request(delivery, collector)
+    assert len(collector.requests) == 1
+
+
+async def test_delivery_that_stops_without_an_answer_does_not_send_the_same_spans_again() -> None:
+    collector = Collector()
+    delivery = delivery_to(collector, last_request_s=0.01)
+    delivery.pending.add(GOOD)
+    await stop_during_a_request(delivery, collector, is_answered=False)
     assert len(collector.requests) == 1

@@ -111,6 +111,8 @@ class TraceDelivery:
         jobs: The object that finds the jobs of events.
         saver: The object that stores the number of the last event whose spans were sent.
         gather_s: For how many seconds spans are gathered before they are sent.
+        last_request_s: How many seconds a stopped delivery waits for the answer to the request that is being sent, and
+            how many seconds it then spends at most on the remaining spans.
 
     Attributes:
         tally: The numbers of spans that were sent and given up.
@@ -127,6 +129,7 @@ class TraceDelivery:
         saver: PlaceSaver,
         *,
         gather_s: float = GATHER_S,
+        last_request_s: float = _LAST_REQUEST_S,
     ) -> None:
         self.tally = SpanTally()
         self.pending = PendingSpans(self.tally)
@@ -137,6 +140,7 @@ class TraceDelivery:
         self._jobs = TracedJobs(jobs)
         self._saver = saver
         self._gather_s = gather_s
+        self._last_request_s = last_request_s
         self._filter = EventFilter(KINDS)
         self._pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._retry_after_s = 0.0
@@ -159,11 +163,11 @@ class TraceDelivery:
                     await asyncio.sleep(max(self._pauses.next_s(), self._retry_after_s))
                 self._report_drops()
         finally:
-            if self._sending is not None:
-                await self._finish_sending(*self._sending)
-            if not self._is_failing:
+            # If the collector does not answer the last request, another request would only send the same spans twice.
+            is_answered = self._sending is None or await self._finish_sending(*self._sending)
+            if is_answered and not self._is_failing:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_LAST_REQUEST_S):
+                    async with asyncio.timeout(self._last_request_s):
                         await self._deliver_rest()
             self._report_drops()
             await self.close()
@@ -328,13 +332,15 @@ class TraceDelivery:
             await self._save()
         return True
 
-    async def _finish_sending(self, sending: asyncio.Task[CollectorAnswer], page: _Page) -> None:
+    async def _finish_sending(self, sending: asyncio.Task[CollectorAnswer], page: _Page) -> bool:
         """Wait for the end of the request that is being sent, so that the next controller does not send the same spans
-        again.
+        again. Return False if the collector has not answered the request.
         """
-        await asyncio.wait([sending], timeout=_LAST_REQUEST_S)
-        if sending.done() and not sending.cancelled() and sending.exception() is None:
-            await self._conclude(sending.result(), page)
+        await asyncio.wait([sending], timeout=self._last_request_s)
+        if not sending.done() or sending.cancelled() or sending.exception() is not None:
+            return False
+        await self._conclude(sending.result(), page)
+        return True
 
     def _spans_of(self, event: Event, found: FoundJob | None) -> Sequence[Span]:
         """Return the spans that can be sent after an event: the span of the ended job, or the spans of the ended
