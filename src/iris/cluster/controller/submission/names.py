@@ -69,8 +69,7 @@ async def find_repeated(request: LaunchJobRequest, jobs: JobTable, saver: Saver)
     """
     if not request.submission_id:
         return None
-    wanted = LaunchJobRequest()
-    wanted.CopyFrom(request)
+    wanted = LaunchJobRequest(parent_job_id=request.parent_job_id)
     for name in names_of(request):
         wanted.name = name
         await saver.until_launched(job_id_of(wanted))
