@@ -125,7 +125,10 @@ def refusal_of_memory_profile(caller: Caller, job_id: str, owner: str) -> str:
     """
     if caller.role in (ADMIN, TASK) or (caller.role == USER and caller.name == owner):
         return ""
-    return f"only the owner {owner!r} of job {job_id!r} and admins may read its memory profiles, not {caller.name!r}"
+    return (
+        f"only the owner {owner!r} of job {job_id!r} and admins may read its memory profiles, not {caller.name!r} with"
+        f" the role {caller.role!r}"
+    )
 
 
 def _resubmits_below(caller: Caller, request: Any, facts: Facts) -> str:
