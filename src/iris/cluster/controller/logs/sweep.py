@@ -327,7 +327,7 @@ class LogSweep:
 
     def _remove(self, removals: Collection[Removal], known: Mapping[str, Known]) -> bool:
         """Remove logs, and return whether all logs were removed. The next sweep tries again to remove the remaining
-        logs.
+        logs. For example, a log remains if its job is being removed, because the removal of the job may fail.
         """
         is_done = True
         folded: dict[str, tuple[Path, LogEnd | None]] = {}
@@ -337,6 +337,7 @@ class LogSweep:
             try:
                 with self._claims.changing(name) as allowed:
                     if not allowed:
+                        is_done = False
                         continue
                     if attempt is None:
                         _remove_unknown(path)
@@ -352,6 +353,7 @@ class LogSweep:
             try:
                 with self._claims.changing(*folded) as allowed:
                     self._folded.remove_contents([folded[name] for name in allowed])
+                    is_done = is_done and len(allowed) == len(folded)
                 self._folded.give_back_space()
             except OSError as error:
                 is_done = False
