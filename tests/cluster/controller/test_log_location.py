@@ -133,7 +133,9 @@ def test_log_copied_without_an_end_file_has_no_end_file_at_the_log_location(
 
 def test_log_removed_from_the_log_location_has_no_end_file_there(location: LogLocation, log: Path) -> None:
     location.store(log, "task-1/0")
-    location.remove("task-1/0")
+    removed: list[None] = []
+    location.remove("task-1/0", lambda: removed.append(None))
+    assert len(removed) == len(files(log))
     assert location.end("task-1/0") is None
     location.remove("task-1/0")
 

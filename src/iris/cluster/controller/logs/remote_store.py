@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +114,13 @@ class LogLocation:
         except ValueError:
             return None
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, on_removed: Callable[[], None] = lambda: None) -> None:
         """Remove a log. The file `end` is removed last, so that the end of a partly removed log can still be read. A
         missing log is not an error.
+
+        Args:
+            name: The name of the log at the log location.
+            on_removed: A function that is called after the removal of each file.
 
         Raises:
             UnavailableError: A file could not be removed.
@@ -125,6 +129,7 @@ class LogLocation:
         with self._our_errors("remove from"):
             for file in sorted(self._sizes(path), key=lambda file: file == END):
                 self._files.rm_file(f"{path}/{file}")
+                on_removed()
 
     def _make_directory(self, path: str) -> None:
         made = [str(each) for each in (Path(path), *Path(path).parents) if self._is_local and not each.exists()]

@@ -118,14 +118,18 @@ class RemovedCopies:
             raise
 
     async def _finish(self, run: _Run, running: asyncio.Future[None], url: str) -> None:
-        while not running.done():
-            count = len(run.gone)
-            await asyncio.wait([running], timeout=self._patience_s)
-            if not running.done() and count == len(run.gone):
-                raise UnavailableError(
-                    f"the log location {url} has not answered for {self._patience_s:g} s: try again when it answers"
-                )
-        running.result()
+        try:
+            while not running.done():
+                answers = run.num_answers
+                await asyncio.wait([running], timeout=self._patience_s)
+                if not running.done() and answers == run.num_answers:
+                    raise UnavailableError(
+                        f"the log location {url} has not answered for {self._patience_s:g} s: try again when it answers"
+                    )
+            running.result()
+        finally:
+            # Without this call, asyncio logs a later error of a removal for which this method no longer waits.
+            running.cancel()
 
 
 class _Run:
@@ -133,6 +137,8 @@ class _Run:
 
     Attributes:
         gone: The names of the logs whose copies were removed.
+        num_answers: How often the log location has answered: once for each removed file and for each removed log. A log
+            may have so many files that the removal of the whole log takes longer than `patience_s`.
         is_stopped: Whether no further copies are removed.
     """
 
@@ -140,6 +146,7 @@ class _Run:
         self, root: Path, folded: FoldedLogs, location: LogLocation, claims: LogClaims, names: Mapping[str, str]
     ) -> None:
         self.gone: set[str] = set()
+        self.num_answers = 0
         self.is_stopped = False
         self._root = root
         self._folded = folded
@@ -176,8 +183,12 @@ class _Run:
                 return
             with self._claims.removing(name):
                 self._tried.append(name)
-                self._location.remove(stored_as)
+                self._location.remove(stored_as, self._count_answer)
                 self.gone.add(name)
+                self._count_answer()
+
+    def _count_answer(self) -> None:
+        self.num_answers += 1
 
     def restore(self) -> None:
         """Correct the marks of the logs after a failure."""
@@ -186,7 +197,10 @@ class _Run:
             for name in self._tried:
                 path = self._root / name
                 if not is_away(path):
-                    if not path.exists():
+                    if path.exists():
+                        # A reader may have fetched the log from the log location, which marks it, during the removal.
+                        (path / STORED).unlink(missing_ok=True)
+                    else:
                         self._folded.unfold(path)
                 elif name in self.gone:
                     lost.append(path)
