@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,18 @@ def test_sign_in_link_is_opened_in_the_browser_of_the_user_and_not_printed(remot
 def test_sign_in_link_is_printed_if_the_browser_fails_to_start(remote_iris: Iris) -> None:
     printed = remote_iris("web", **{**NO_DISPLAY, "BROWSER": "false %s"})
     assert signed_in(printed.stdout.strip()) == "jobs"
+
+
+def test_sign_in_link_is_printed_and_no_text_browser_starts_if_the_browser_fails(
+    remote_iris: Iris, tmp_path: Path
+) -> None:
+    started = tmp_path / "started"
+    text_browser = tmp_path / "www-browser"
+    text_browser.write_text(f"#!/bin/sh\ntouch {started}\n")
+    text_browser.chmod(0o755)
+    environment = {**NO_DISPLAY, "BROWSER": "false %s", "TERM": "xterm", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert signed_in(remote_iris("web", **environment).stdout.strip()) == "jobs"
+    assert not started.exists()
 
 
 def test_task_cannot_create_a_sign_in_link(remote_iris: Iris) -> None:

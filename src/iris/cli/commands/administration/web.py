@@ -52,7 +52,7 @@ def web(*, job: str | None, print_only: bool, as_json: bool, address: str | None
             # All users of this machine can see the link on the command line of the browser. Therefore the code in this
             # link works only for the same user.
             code = cluster.create_sign_in_code(same_user=True)
-            if webbrowser.open(web_link(base, code.code, *shown)):
+            if _open_graphically(web_link(base, code.code, *shown)):
                 output.note(f"the page of {base} opens in your browser; if it does not: iris web --print")
                 return
         code = cluster.create_sign_in_code()
@@ -65,6 +65,21 @@ def web(*, job: str | None, print_only: bool, as_json: bool, address: str | None
     if is_loopback(base) and os.environ.get("SSH_CONNECTION"):
         forward = f"ssh -L {port}:localhost:{port} HOST"
         output.note(f"for a browser on your own machine, forward the port first: {forward}")
+
+
+def _open_graphically(link: str) -> bool:
+    """Open a link in a graphical browser or in the program that BROWSER names, and return whether that has worked."""
+    # Without TERM, `webbrowser` registers no text browsers. A text browser would occupy the terminal, and cannot show
+    # the page. The browsers are registered at the first call.
+    terminal = os.environ.pop("TERM", None)
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return False
+    finally:
+        if terminal is not None:
+            os.environ["TERM"] = terminal
+    return webbrowser.open(link)
 
 
 def _has_browser() -> bool:
