@@ -7,7 +7,7 @@ def counted(count: int, one: str, many: str = "") -> str:
     """Return a number with its noun, for example `1 byte` or `2,000 bytes`.
 
     Args:
-        count: The number.
+        count: The number of things.
         one: The noun, or more words, for one thing.
         many: The words for any other number. Default: `one` with an `s`.
     """

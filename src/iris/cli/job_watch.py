@@ -84,7 +84,7 @@ class JobWatch:
 
     Args:
         client: The client of the cluster.
-        job_id: The job.
+        job_id: The id of the job.
         output: The output, which several threads may use.
         tasks: The indices of the tasks that the user follows. None if the user follows the whole job.
         has_line: Whether this job may use the status line. Only one job at a time may use it.

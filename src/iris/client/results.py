@@ -133,7 +133,7 @@ def job_failure(
     """Return the error for a job that has not succeeded.
 
     Args:
-        job_id: The job.
+        job_id: The id of the job.
         status: The final status of the job.
         task: The task that failed first, or None if no task failed.
         lines: The last lines of this task.

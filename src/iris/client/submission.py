@@ -291,7 +291,7 @@ def add_code(request: LaunchRequest, entry: Entrypoint, upload: WorkspaceUpload 
 
     Args:
         request: The request without the entrypoint and the workspace.
-        entry: The entrypoint.
+        entry: The entrypoint of the job.
         upload: The workspace, or None if the job has no workspace.
         parent: The task in which this program runs, or None if the job has no parent job.
 

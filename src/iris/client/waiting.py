@@ -35,7 +35,7 @@ class Wait:
     """The checked arguments of `IrisClient.wait`.
 
     Attributes:
-        job_id: The job.
+        job_id: The id of the job.
         limit_s: The time limit of the user in seconds.
         end: The end of the time limit, on the monotonic clock. `math.inf`: no limit.
         longest_pause_s: The longest pause between two tries while the controller does not answer.
@@ -98,7 +98,7 @@ def wait_for_end(wait: Wait, display: Display) -> Operation[cluster_pb2.JobStatu
     """Return the final status of a job.
 
     Args:
-        wait: The arguments.
+        wait: The arguments of the wait.
         display: The object that shows each change of the job, and a summary at the end.
 
     Raises:

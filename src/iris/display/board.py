@@ -51,7 +51,7 @@ def show_progress(wanted: bool | None, first: Progress, *, quiet_s: float = QUIE
         wanted: True: show the progress in any case. If stderr is not a terminal, lines are printed there, at most one
             every ten seconds while the state stays the same. False: show nothing. None: show the progress if stderr is
             a terminal, or in a notebook.
-        first: The progress at the beginning.
+        first: The amount of work that is done at the beginning.
         quiet_s: The time in seconds before the progress is shown.
 
     Raises:
@@ -101,7 +101,7 @@ class Display:
 
     Args:
         kind: How the progress is shown, or None if it is not shown.
-        first: The progress at the beginning.
+        first: The amount of work that is done at the beginning.
         quiet_s: The time in seconds before the progress is shown.
 
     Attributes:

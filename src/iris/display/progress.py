@@ -48,7 +48,7 @@ def progress_line(progress: Progress, elapsed_s: float) -> str:
     """Return one line of text about the progress. The line has no control characters.
 
     Args:
-        progress: The progress.
+        progress: The amount of work that is done, and the whole amount.
         elapsed_s: The time in seconds since the work began.
     """
     parts = [progress.title]
@@ -64,7 +64,7 @@ def progress_html(progress: Progress, elapsed_s: float) -> str:
     """Return the progress as a fragment of HTML. All text of `progress` is escaped.
 
     Args:
-        progress: The progress.
+        progress: The amount of work that is done, and the whole amount.
         elapsed_s: The time in seconds since the work began.
     """
     bar = ""

@@ -62,7 +62,7 @@ class Family:
     """A metric with its present values.
 
     Attributes:
-        metric: The metric.
+        metric: The metric that the samples belong to.
         samples: For each combination of label values, the value: a number, or a `Histogram`.
     """
 

@@ -65,7 +65,7 @@ def call(
     Args:
         method: A method of a generated sync stub.
         request: The request message.
-        peer: The server.
+        peer: The server that receives the call.
         timeout_s: The time for all tries together, in seconds.
 
     Raises:
@@ -161,7 +161,7 @@ def stream(messages: Iterator[Response], peer: Peer, handle: StreamHandle | None
 
     Args:
         messages: The iterator that a method of a generated sync stub returned, before its first message was read.
-        peer: The server.
+        peer: The server that receives the call.
         handle: The handle with which other threads can end the stream.
 
     Raises:
@@ -204,7 +204,7 @@ async def stream_async(
 
     Args:
         messages: The iterator that a method of a generated async stub returned, before its first message was read.
-        peer: The server.
+        peer: The server that receives the call.
         first_s: The longest time until the first message, in seconds. Servers send the first message at once.
         silence_s: The longest time between two messages, in seconds. Servers send an empty message at least every 15 s.
     """

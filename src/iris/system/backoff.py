@@ -55,7 +55,7 @@ class RestartPauses:
     Args:
         pauses_s: The pauses in seconds. The last pause is repeated.
         long_life_s: If a process lived for longer than this number of seconds, the list begins again.
-        clock_s: The monotonic clock.
+        clock_s: A function that returns the time of the monotonic clock, in seconds.
     """
 
     def __init__(

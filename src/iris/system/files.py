@@ -18,7 +18,7 @@ def write_file(path: Path, content: str | bytes, *, durable: bool = False, share
     in the same directory. The temporary file then replaces the file.
 
     Args:
-        path: The file.
+        path: The path of the file.
         content: The new content of the file. Text is encoded in UTF-8.
         durable: Whether the file must survive a crash of the machine. A durable write takes some milliseconds longer.
         shared: Whether other processes may write the same file at the same time. The temporary file then has a random
@@ -89,7 +89,7 @@ def write_secret(path: Path, text: str, *, replace: bool = True) -> bool:
     """Write a file that only this user can read, and return whether the file was written.
 
     Args:
-        path: The file.
+        path: The path of the file.
         text: The content of the file.
         replace: Whether to replace an existing file. If False, an existing file is kept, and the result is False.
 

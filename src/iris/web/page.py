@@ -91,7 +91,7 @@ class AssetApplication:
     """An ASGI application that answers with one file of the page. The file is public, and contains no data of jobs.
 
     Args:
-        asset: The file.
+        asset: The file to send.
     """
 
     def __init__(self, asset: Asset) -> None:

@@ -42,8 +42,8 @@ def run_command(
 
     Args:
         connection: The object that makes the calls of the client.
-        target: The task.
-        command: The command.
+        target: The task in which the command runs.
+        command: The command to run, with its options.
         output: The object that prints messages for people.
         advice: A text that follows the error message if the command was not found.
 

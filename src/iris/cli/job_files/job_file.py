@@ -68,7 +68,7 @@ def with_absolute_paths(entries: Mapping[str, Any], folder: Path) -> dict[str, A
     """Return the entries of a job file with absolute paths of the workspace and of files with variables.
 
     Args:
-        entries: The entries, by key.
+        entries: The values of the job file, by key.
         folder: The folder to which the relative paths of the entries refer.
     """
     found = dict(entries)

@@ -25,7 +25,7 @@ class Columns:
     """A table without borders, which `rich` can print.
 
     Args:
-        names: The headers.
+        names: The headers of the columns.
         last: Whether text that is too long for the last column is cut ("cut") or continues on further lines ("wrap").
     """
 

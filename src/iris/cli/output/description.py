@@ -61,7 +61,7 @@ def next_commands(
     """Return the commands that a person may want to type next, the most useful one first.
 
     Args:
-        job: The job.
+        job: The status of the job.
         shown: The task that was described, or the first failed task. None if no task has failed.
         options: The options with which commands reach the cluster.
         independent: Whether single tasks of the job can be retried. A gang is retried as a whole.
@@ -92,8 +92,8 @@ def show_memory_command(job_id: str, task_index: int, options: str = "") -> str:
     """Return the command that shows the memory profile of a task.
 
     Args:
-        job_id: The job.
-        task_index: The task.
+        job_id: The id of the job.
+        task_index: The index of the task in its job, from 0.
         options: The options with which commands reach the cluster.
     """
     return f"iris profile --memory{options} {shlex.quote(make_task_id(job_id, task_index))}"

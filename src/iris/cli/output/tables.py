@@ -51,7 +51,7 @@ def job_view(job: cluster_pb2.JobStatus, task_index: int | None = None) -> Rende
     """Return a view of a job: its facts, its tasks, and the attempts of tasks with more than one attempt.
 
     Args:
-        job: The job.
+        job: The status of the job.
         task_index: The only task to show, with all its attempts. None shows all tasks.
     """
     from rich.console import Group

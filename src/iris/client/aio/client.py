@@ -465,7 +465,7 @@ class AsyncIrisClient(
 
         Args:
             job_id: The job: its id, or its `AsyncJob` handle.
-            task_index: The task, from 0.
+            task_index: The index of the task in its job, from 0.
 
         Raises:
             NotFoundError: There is no such job or task.

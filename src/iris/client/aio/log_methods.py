@@ -41,7 +41,7 @@ class AsyncLogMethods:
 
         Args:
             job_id: The job: its id, or its `AsyncJob` handle.
-            task_index: The task, from 0.
+            task_index: The index of the task in its job, from 0.
             start_ms: Return only lines that were finished after this time, in milliseconds since the Unix epoch. 0:
                 all lines.
             max_lines: Return only the first N lines. 0: all lines.
@@ -87,7 +87,7 @@ class AsyncLogMethods:
 
         Args:
             job_id: The job: its id, or its `AsyncJob` handle.
-            task_index: The task, from 0.
+            task_index: The index of the task in its job, from 0.
             follow: Whether to continue until the task has ended. If False, only the existing lines are returned.
             cursor: The `cursor` of an entry. Return only the lines after this entry.
             attempt_id: Return only the lines of this attempt, from 0. Default: all attempts.

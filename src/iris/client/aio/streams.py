@@ -113,7 +113,7 @@ class AsyncTaskLogReader:
 
     Args:
         connection: The object that makes the calls of the client.
-        job_id: The job.
+        job_id: The id of the job.
         task_indices: The tasks to read. None: all tasks of the job.
         options: The options of the log reader.
     """

@@ -57,9 +57,9 @@ class ExecSession:
 
     Args:
         calls: The object that makes the calls to the controller.
-        job_id: The job.
-        task_index: The task.
-        command: The command.
+        job_id: The id of the job.
+        task_index: The index of the task in its job, from 0.
+        command: The command to run, with its options.
         stdin: The standard input.
         outputs: The destination of the standard output. For a command without a terminal, also the destination of the
             error output.

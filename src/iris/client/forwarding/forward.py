@@ -30,7 +30,7 @@ class LocalAddresses:
 
     Args:
         job_id: The job.
-        task_index: The task.
+        task_index: The index of the task in its job, from 0.
         ports: The pairs of a task's port and a local port.
         host: The local address to listen on.
         on_notice: A function that is called with messages for people. If None, the messages are dropped.

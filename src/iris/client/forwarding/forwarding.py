@@ -25,8 +25,8 @@ class Forwarding:
 
     Args:
         calls: The object that makes the calls to the controller.
-        job_id: The job.
-        task_index: The task.
+        job_id: The id of the job.
+        task_index: The index of the task in its job, from 0.
         ports: The pairs of a task's port and a local port.
         host: The local address to listen on.
         on_note: A function that is called with messages for people.

@@ -62,7 +62,7 @@ class Unread:
     Attributes:
         what: The process, as its command and its state. Empty if no process of the tasks could be read.
         reason: The reason, as a code for programs.
-        problem: The reason for people.
+        problem: The reason as text for people.
         task_indices: The tasks, in ascending order.
     """
 

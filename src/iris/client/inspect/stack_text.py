@@ -16,7 +16,7 @@ def describe(stacks: JobStacks, *, full: bool = False) -> str:
     """Return the stacks of a job as text, with identical stacks merged.
 
     Args:
-        stacks: The stacks.
+        stacks: The stacks of the job's tasks.
         full: Whether to show all frames, with their variables if they were requested.
     """
     merged = merge(stacks.tasks)

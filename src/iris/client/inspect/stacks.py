@@ -29,7 +29,7 @@ class Variable:
     """A local variable of a frame.
 
     Attributes:
-        name: The name.
+        name: The name of the variable.
         value: The value as text. Long values are cut.
         is_argument: Whether the variable is an argument of the function.
     """

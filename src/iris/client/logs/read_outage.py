@@ -63,7 +63,7 @@ class OutageNotice:
 
         Args:
             error: The error of the failed try.
-            failure: The kind of failure.
+            failure: In which way the last try has failed.
             tries: The number of failed tries in a row.
         """
         now = time.monotonic()
@@ -125,7 +125,7 @@ def has_been_silent(seconds: float, attempt: cluster_pb2.TaskAttempt, since_s: f
 
     Args:
         seconds: For how long the log must have been unreadable.
-        attempt: The attempt.
+        attempt: The status of the attempt.
         since_s: The time since which the log is unreadable, on the monotonic clock. None if the log is readable.
     """
     return is_task_finished(attempt.state) and since_s is not None and time.monotonic() - since_s > seconds

@@ -30,7 +30,7 @@ class ReadState:
     """The state of one reader. Only the iterating thread may use this object, except for `is_closed`.
 
     Args:
-        job_id: The job.
+        job_id: The id of the job.
         tasks: The tasks by index, as the controller described them when the reader started.
         routes: The object that chooses the server for each attempt.
         options: The options of the log reader.
@@ -74,7 +74,7 @@ class ReadState:
 
         Args:
             reachable: The object that finds out which workers this machine can call directly.
-            job_id: The job.
+            job_id: The id of the job.
             task_indices: The tasks to read. None: all tasks of the job.
             options: The options of the log reader.
 

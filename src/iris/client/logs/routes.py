@@ -84,7 +84,7 @@ class Routes:
         worker has not answered for 15 seconds, and the controller has lost the worker, too.
 
         Args:
-            attempt: The attempt.
+            attempt: The status of the attempt.
             since_s: The time since which the log is unreadable, on the monotonic clock. None if the log is readable.
         """
         if self._route != "worker" or not has_been_silent(_DEAD_WORKER_PATIENCE_S, attempt, since_s):

@@ -23,7 +23,7 @@ def find_tasks(
     """Return the tasks to read, by task index.
 
     Args:
-        job_id: The job.
+        job_id: The id of the job.
         task_indices: The tasks to read. None: all tasks of the job.
         options: The options of the log reader.
 

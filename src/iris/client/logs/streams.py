@@ -108,7 +108,7 @@ class TaskLogReader:
 
     Args:
         cluster: The client of the cluster.
-        job_id: The job.
+        job_id: The id of the job.
         task_indices: The tasks to read. None: all tasks of the job.
         options: The options of the log reader.
 

@@ -58,7 +58,7 @@ class JobTree(Generic[Source]):
     that are not followed yet. `Source` is the type of the iterators over the future lines of a job.
 
     Args:
-        job_id: The root job.
+        job_id: The id of the root job.
         open_job: A function that returns a source with the existing and future lines of the job with a given id.
         max_followed: At most this many jobs are followed at the same time.
     """

@@ -71,7 +71,7 @@ class MapMethods:
         that the function returns. `map` documents the arguments and errors.
 
         Args:
-            function: The function.
+            function: The function that is called with each input.
             inputs: The tuples of the function's arguments.
             order, return_exceptions, progress, **options: `map` documents these arguments.
         """

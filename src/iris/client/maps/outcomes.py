@@ -25,7 +25,7 @@ class Outcome:
     """The outcome of one input: its value, or why it has none.
 
     Attributes:
-        job_id: The job.
+        job_id: The id of the job.
         index: The index of the input.
         task: The task that worked on the input, with its result.
         kind: `VALUE`, `RAISED` or `FAILED`.
@@ -80,7 +80,7 @@ class MapOutcomes:
     earlier inputs were yielded.
 
     Args:
-        job_id: The job.
+        job_id: The id of the job.
         num_inputs: The number of inputs.
         inputs_per_task: The number of inputs of each task, except the last one.
         order: Whether to release the outcomes in the order of the inputs.

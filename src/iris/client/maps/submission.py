@@ -64,7 +64,7 @@ class MapSubmission:
 
     Args:
         function: The callable.
-        inputs: The inputs.
+        inputs: The inputs of the map.
         star: Whether each input is a tuple of arguments.
         options: The options of the job.
 

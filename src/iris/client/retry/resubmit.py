@@ -28,7 +28,7 @@ def retry_job(
     """Submit a job again, and return the id of the new job.
 
     Args:
-        job_id: The earlier job.
+        job_id: The earlier job, by its id or as a `Job`.
         name: The name of the new job. If None, a name is made from the name of the earlier job.
         failed_only: Whether to run only the tasks that have not succeeded.
         parent: The task in which this program runs, or None outside a job.

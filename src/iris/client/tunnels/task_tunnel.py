@@ -75,8 +75,8 @@ class TaskTunnel:
 
     Args:
         calls: The object that makes the calls to the controller.
-        job_id: The job.
-        task_index: The task.
+        job_id: The id of the job.
+        task_index: The index of the task in its job, from 0.
         events: The functions that the tunnel calls.
         when_running: A text for people that says what will be possible once the task runs.
         patience_s: How many seconds an outage may last before the tunnel fails.

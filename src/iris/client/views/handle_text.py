@@ -15,7 +15,7 @@ class Seen:
     """The last state of a job or task that a handle has received.
 
     Attributes:
-        state: The state.
+        state: The state of the job or task.
         summary: The state in one sentence.
     """
 

@@ -70,7 +70,7 @@ class TaskList(TableList[Task], Generic[Task]):
     """A list of handles on the tasks of a job, in index order.
 
     Args:
-        handles: The handles.
+        handles: The handles of the tasks to show.
         statuses: The states of the tasks when the list was made, by task index. The table shows these states.
     """
 

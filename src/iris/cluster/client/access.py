@@ -27,9 +27,9 @@ class ClusterAccess:
 
     Attributes:
         address: The base URL of the controller.
-        tls: The TLS settings.
+        tls: Which https servers the client trusts, and the client's certificate.
         http2: Whether HTTP/2 is required, or must not be used. None: use HTTP/2 if possible.
-        credentials: The token of the client.
+        credentials: The object that holds and renews the client's token.
         uid_check: The object that checks that the controller belongs to an expected user, if the controller runs on
             this machine.
         timeout_s: The timeout of each call in seconds.

@@ -64,7 +64,7 @@ def pack_workspace(folder: str | os.PathLike[str], on_progress: Progress = lambd
     links. If a file grows during packing, only its first bytes are sent, up to its size at the start.
 
     Args:
-        folder: The folder.
+        folder: The folder to pack.
         on_progress: A function that is called during packing with the packed bytes and the bytes of all files.
 
     Raises:

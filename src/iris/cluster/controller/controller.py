@@ -133,7 +133,7 @@ class Controller:
         slices: The object that makes large answers in small steps.
         headroom: The object that refuses new work when too little disk space or too few file descriptors are left.
         authority: The object that checks and creates tokens.
-        fleet: The workers.
+        fleet: The object that knows all workers of the cluster.
         watches: The clients that watch jobs.
         list_watches: The clients that watch pages of the list of jobs.
         log_sources: The object that finds out whether a log is read from a worker or from the kept logs.

@@ -203,7 +203,7 @@ def start(
         worker_id: The worker's id.
         incarnation: The random id with which the process registers.
         arguments: The command line of the worker, without the program and the credentials.
-        env: The environment.
+        env: The environment variables of the process.
         credentials: A function that returns the credentials, and is called once the process runs. The credentials pass
             through a pipe, because other users could read credentials in a command line or an environment.
         prepared: A forked process that becomes the worker. None starts a new program.

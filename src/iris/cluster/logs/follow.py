@@ -160,8 +160,8 @@ class Follow:
         """Apply an event, and return the instructions in the order in which they must be carried out.
 
         Args:
-            event: What happened.
-            now: The time on the monotonic clock.
+            event: The event to handle.
+            now: The present time on the monotonic clock, in seconds.
         """
         match event:
             case ChunkReceived(stream, chunk):

@@ -153,7 +153,7 @@ class Deliver:
 
     Attributes:
         stream: The stream that brought the chunk.
-        chunk: The chunk.
+        chunk: The chunk of log records.
         attempt: The attempt to which the chunk belongs, as the controller described it last.
     """
 
@@ -178,7 +178,7 @@ class Retry:
         task_index: The index of the task.
         attempt: The attempt that could not be read.
         error: Why the try failed.
-        failure: The kind of failure.
+        failure: In which way the last try has failed.
         tries: The number of failed tries in a row.
         since_s: When the first of these failed tries began, on the monotonic clock.
         worker: The id and address of the worker that was asked for the log; None if the controller was asked.

@@ -98,7 +98,7 @@ class Outage:
 
         Args:
             failure: Why the try failed.
-            now: The time on the monotonic clock.
+            now: The present time on the monotonic clock, in seconds.
             began_s: When the try began.
         """
         if failure is Failure.TOKEN_RENEWED:

@@ -61,7 +61,7 @@ class Cleanup:
     """Removes old attempts of one worker.
 
     Args:
-        registry: The attempts of the worker.
+        registry: The object that stores the attempts of the worker.
         directory: The worker directory.
         keep_s: How many seconds an attempt's directory is kept after the attempt's end; inf means forever.
         keep_log_s: How many seconds an uploaded log is kept; None keeps the log as long as the attempt's directory.

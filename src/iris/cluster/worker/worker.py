@@ -99,7 +99,7 @@ class Worker:
     Args:
         settings: The settings that the worker got when it started.
         directory: The worker directory.
-        registry: The records of the attempts.
+        registry: The object that stores the attempts of this worker.
         shutdown: The object that records whether the worker is ending.
         controller: The connection to the controller, from which workspaces are fetched.
         reaper: The object that kills the attempts' processes when this process is killed.

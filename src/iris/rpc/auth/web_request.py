@@ -94,7 +94,7 @@ def check_call(request: WebRequest, origin: str) -> None:
     """Check that a call in a session comes from the page at which the browser has signed in.
 
     Args:
-        request: The call.
+        request: The HTTP request of the call.
         origin: The origin at which the browser has signed in.
 
     Raises:

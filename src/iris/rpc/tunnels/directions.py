@@ -17,7 +17,7 @@ class Piece(NamedTuple):
 
     Attributes:
         position: The number of bytes before `data`.
-        data: The bytes.
+        data: The next bytes of the stream.
         end: Whether nothing follows `data`.
     """
 

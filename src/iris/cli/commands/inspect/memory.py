@@ -100,8 +100,8 @@ def _why_none(client: IrisClient, task_id: str, missing: list[MissingOutputs]) -
     """Return why the newest attempt of a task has no memory profile, and what the user can do.
 
     Args:
-        client: The client.
-        task_id: The task.
+        client: The client of the cluster.
+        task_id: The id of the task.
         missing: The attempts of the task whose outputs are not stored.
     """
     job_id, index = parse_task_id(task_id)

@@ -163,7 +163,7 @@ class _Result(NamedTuple):
     """How copying the files of one task has ended.
 
     Attributes:
-        task_id: The task.
+        task_id: The id of the task.
         copied: The `Copied` object that describes the copied files, or None after an error.
         error: The error that ended the copy, or None if the files were copied.
     """

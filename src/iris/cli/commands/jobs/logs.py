@@ -229,8 +229,8 @@ class _Chosen:
     """The tasks of one job whose lines are shown.
 
     Attributes:
-        status: The job.
-        indices: The tasks.
+        status: The status of the job.
+        indices: The indices of the tasks.
         is_part: Whether the user has chosen tasks or an attempt. The exit code of `iris logs -f` is then the code of
             these tasks, and not of the job.
         is_one_of_several: Whether other jobs are shown, too.

@@ -26,7 +26,7 @@ class JobListWatch:
     """A thread that watches the jobs in some states, and puts itself into a queue after each change of their list.
 
     Args:
-        client: The client.
+        client: The client of the cluster.
         changes: The queue, which gets this object after each change.
         states: The names of the accepted states. If there are none, the list is always empty.
         conditions: Further arguments of `watch_jobs`.
@@ -72,7 +72,7 @@ def changes_of_jobs(
     """Yield the newest lists of the unfinished and of the ended jobs, after each change.
 
     Args:
-        client: The client.
+        client: The client of the cluster.
         live_states: The names of the accepted states of unfinished jobs. If there are none, their list is None.
         ended_states: The names of the accepted states of ended jobs. If there are none, their list is None.
         conditions: Further arguments of `watch_jobs`.

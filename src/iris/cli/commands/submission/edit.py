@@ -96,7 +96,7 @@ def submit_edited(connection: Connection, job_id: str, name: str | None, edit: E
 
     Args:
         connection: The connection to the cluster.
-        job_id: The earlier job.
+        job_id: The id of the earlier job.
         name: The name of the new job. If None, the entry `name` of the file is the name. Without this entry, the name
             is made from the name of the earlier job.
         edit: A function that shows a text to the user and returns the changed text, or None if the user has saved

@@ -23,7 +23,7 @@ def surroundings_of(connection: Connection, output: Output, *, inherit_env: bool
     itself already has the environment of this shell.
 
     Args:
-        connection: The cluster.
+        connection: The connection to the cluster.
         output: Where messages for the user are printed.
         inherit_env: Whether a child job gets the variables of its parent job. In a task, the environment of this shell
             contains these variables, so without them the child job gets the environment of its worker.

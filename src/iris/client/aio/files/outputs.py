@@ -35,7 +35,7 @@ class AsyncOutput(StoredFile):
         task_index: The index of the task.
         attempt_id: The number of the attempt, from 0.
         path: The path of the file, relative to the working directory of the task.
-        size: The size in bytes.
+        size: The size of the file in bytes.
         modified_ns: When the contents changed last, in nanoseconds since the Unix epoch.
     """
 

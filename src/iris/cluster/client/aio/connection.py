@@ -215,7 +215,7 @@ class _Server:
     """A server that the client calls.
 
     Attributes:
-        stub: The generated stub.
+        stub: The generated stub of the server's service.
         peer: The server's name for error messages, and the token for its calls.
         uid_check: The object that checks that the server belongs to an expected user, if the server runs on this
             machine.

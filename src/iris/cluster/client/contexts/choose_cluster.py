@@ -150,7 +150,7 @@ class ContextToken:
     that a running client continues after the user has logged in again.
 
     Args:
-        context: The context.
+        context: The stored address and token of a cluster.
 
     Attributes:
         what: The name of the token in error messages.

@@ -49,8 +49,8 @@ class AttemptRoute:
 
     Args:
         reachable: The object that records which workers this machine can call directly.
-        task_id: The task.
-        attempt: The attempt.
+        task_id: The id of the task.
+        attempt: The status of the attempt.
         patience_s: For how many seconds a call is repeated when no server answers.
     """
 

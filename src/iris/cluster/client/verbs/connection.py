@@ -31,10 +31,10 @@ class ClusterConnection:
 
     Attributes:
         address: The base URL of the controller.
-        controller: The stub of the controller.
+        controller: The generated stub for calls to the controller.
         peer: The controller's name for error messages, and the token for its calls.
         reachable: The object that records which workers this machine can call directly.
-        credentials: The token of the client.
+        credentials: The object that holds and renews the client's token.
         lifetime: The object that ends all calls when the client is closed.
         timeout_s: The timeout of each call in seconds.
     """
@@ -138,7 +138,7 @@ class WorkerConnection:
         transport: The HTTP connections.
         uid_check: The object that checks that the worker belongs to an expected user, if the worker runs on this
             machine.
-        stub: The stub of the worker.
+        stub: The generated stub for calls to the worker.
         peer: The worker's name for error messages, and the token for its calls.
     """
 

@@ -202,7 +202,7 @@ class JobVerbs(ClusterVerbs):
 
         Args:
             job_id: The job: its id, or a `Job`.
-            task_index: The task, from 0.
+            task_index: The index of the task in its job, from 0.
             include_result: Whether to include the task's result.
             timeout_s: The timeout of this call in seconds. The shorter of this timeout and the client's timeout
                 applies.
@@ -235,7 +235,7 @@ class JobVerbs(ClusterVerbs):
         Sending bytes that were already accepted has no effect.
 
         Args:
-            job_id: The job.
+            job_id: The id of the job.
             data: The next bytes of the standard input.
             position: The number of bytes before `data`.
             attempt_id: The attempt that has accepted the bytes before `data`. Default: the newest attempt.

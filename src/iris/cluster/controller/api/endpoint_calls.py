@@ -16,8 +16,8 @@ class EndpointCalls:
     """Answers the calls of tasks and clients that register, remove and look up endpoints.
 
     Args:
-        endpoints: The registry.
-        jobs: All jobs.
+        endpoints: The object that stores the registered endpoints.
+        jobs: The table of all jobs of the cluster.
         saver: The object that saves the changed endpoints.
         slices: The object that makes large answers in small steps.
     """

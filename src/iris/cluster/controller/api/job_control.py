@@ -13,7 +13,7 @@ class JobControl:
     """Answers the calls that terminate jobs and tasks.
 
     Args:
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         saver: The object that saves the changed jobs.
     """
 

@@ -30,7 +30,7 @@ class JobQueries:
     """Answers the calls that read jobs and tasks.
 
     Args:
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         pages: The object that reads pages of the list of jobs.
         stored_jobs: The object whose threads run the reads of the database.
         store: The database, which contains the ended jobs and the results of tasks.

@@ -52,7 +52,7 @@ def job_with_tasks(record: JobRecord, *, since: int = 0, most_bytes: int = PAGE_
     message never shows a running task in a job that has succeeded.
 
     Args:
-        record: The job.
+        record: The record of the job.
         since: Only tasks that have changed after this revision are included; 0 includes all tasks.
         most_bytes: If the message is larger, each task has only its newest attempt.
     """
@@ -100,7 +100,7 @@ def job_status(
     """Make the message of a job in one step.
 
     Args:
-        record: The job.
+        record: The record of the job.
         tasks_since: Only tasks that have changed after this revision are included; None leaves out all tasks.
         most_bytes: If the message is larger, each task has only its newest attempt.
     """

@@ -30,7 +30,7 @@ class ResultStreams:
     """Serves the streams of results.
 
     Args:
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         reading: The object whose threads run the reads of the database.
         saver: The object that decides which saved state of a job a reader may see.
         store: The database, which contains the results of tasks.

@@ -61,7 +61,7 @@ class ControllerService(
     """The implementation of `cluster_connect.ControllerService`. The file cluster.proto documents each call.
 
     Args:
-        controller: The controller.
+        controller: The controller, which answers the calls.
         quota: The object that limits the open streams of each user.
         forwards: Whether clients may reach ports of tasks.
         execs: Whether and for how long users may run commands in tasks.

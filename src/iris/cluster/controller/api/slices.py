@@ -96,7 +96,7 @@ class Slices:
         """Run a generator in slices, and return its result.
 
         Args:
-            work: The generator.
+            work: The generator, which yields after each step of the work.
             patient_until_s: The time of `clock` until which urgent work goes before the slices, and until
                 which pauses are made.
             pause_s: The pause after each slice, in seconds.

@@ -34,7 +34,7 @@ class StandardInput:
     """The standard input of all jobs.
 
     Args:
-        fleet: The workers.
+        fleet: The object that knows all workers of the cluster.
         watches: The object that notifies other code of changes of jobs.
     """
 

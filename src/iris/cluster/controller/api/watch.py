@@ -46,7 +46,7 @@ class JobWatches:
     wait for the next change.
 
     Args:
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         saved: The object that decides which saved state of a job a client may see.
         slices: The object that makes messages with many tasks in small steps.
     """
@@ -106,8 +106,8 @@ class JobWatch:
     """The clients that watch one job.
 
     Args:
-        record: The job.
-        jobs: All jobs.
+        record: The record of the job.
+        jobs: The table of all jobs of the cluster.
         saved: The object that decides which saved state of a job a client may see.
         slices: The object that makes messages with many tasks, one caller after the other.
 

@@ -113,7 +113,7 @@ class WebSessions:
         the epoch.
 
         Args:
-            caller: The caller.
+            caller: The user who makes the call.
             uid: The only user of this machine, apart from root, whose programs may use the code; None allows everybody.
         """
         now_s = wall_s()

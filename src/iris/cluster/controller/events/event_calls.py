@@ -17,7 +17,7 @@ class EventCalls:
     """The calls about the events of the cluster and about webhooks.
 
     Args:
-        events: The events.
+        events: The object that reads and watches the stored events.
         headroom: The object that refuses streams when too few file descriptors are left.
         streams: The open streams of all callers.
     """

@@ -35,8 +35,8 @@ class EventPages:
     """Reads pages of the stored events, from memory or from the database.
 
     Args:
-        journal: The events.
-        store: The database.
+        journal: The object that stores the events of the cluster.
+        store: The database of the controller.
         threads: The threads that read from the database.
     """
 
@@ -74,7 +74,7 @@ class EventStreams:
     """Streams events to clients.
 
     Args:
-        journal: The events.
+        journal: The object that stores the events of the cluster.
         pages: The object that reads the stored events.
         beat_s: After this many seconds without a message, a client that waits for new events gets an empty message, so
             that the client notices a lost connection.

@@ -49,8 +49,8 @@ class ClusterEvents:
     """The events of a cluster, their streams, and the webhooks.
 
     Args:
-        journal: The events.
-        store: The database.
+        journal: The object that stores the events of the cluster.
+        store: The database of the controller.
         threads: The threads that read from the database.
         saver: The object that stores the events.
         settings: The webhooks, and the object that sends spans.

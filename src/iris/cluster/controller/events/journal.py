@@ -37,7 +37,7 @@ class EventJournal:
     """The events of the cluster.
 
     Args:
-        store: The database.
+        store: The database of the controller.
         kept: How many of the newest events stay stored, approximately.
         max_unsaved: The largest number of unsaved events that are kept after a failed write.
 

@@ -62,9 +62,9 @@ class ExecCalls:
     """The calls of `ControllerService` about commands in tasks. The file cluster.proto documents each call.
 
     Args:
-        fleet: The workers.
+        fleet: The object that knows all workers of the cluster.
         watches: The object that notifies other code of changes of jobs.
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         headroom: The object that refuses a stream when too few file descriptors are left.
         open_streams: The object that limits the open streams of each user.
         policy: Whether and for how long users may run commands.

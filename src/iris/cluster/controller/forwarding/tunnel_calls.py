@@ -19,7 +19,7 @@ class TunnelCalls:
 
     Args:
         relay: The object that relays the messages of tunnels.
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         headroom: The object that refuses a stream when too few file descriptors are left.
         open_streams: The object that limits the open streams of each user.
         is_allowed: Whether the cluster forwards ports.

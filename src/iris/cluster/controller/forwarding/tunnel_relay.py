@@ -79,7 +79,7 @@ class TunnelRelay:
     """Relays all tunnels with one purpose: all tunnels to ports, or all tunnels of exec sessions.
 
     Args:
-        fleet: The workers.
+        fleet: The object that knows all workers of the cluster.
         watches: The object that notifies other code of changes of jobs.
         kind: The purpose of the tunnels.
     """
@@ -97,7 +97,7 @@ class TunnelRelay:
         """Yield the messages of a tunnel to a task, until the attempt of the tunnel or the task has ended.
 
         Args:
-            record: The job.
+            record: The record of the job.
             request: The client's request.
             user: The caller, for the event log.
 

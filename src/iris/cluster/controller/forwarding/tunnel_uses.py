@@ -26,7 +26,7 @@ class TunnelUse:
     """The use of a tunnel by the user who has opened the tunnel.
 
     Attributes:
-        user: The user.
+        user: The user who uses the tunnel.
         is_opened: Whether a stream of the tunnel was opened.
         streams: The number of open streams. A client may open a new stream before the controller notices that the
             earlier stream has broken.
@@ -66,8 +66,8 @@ class TunnelUses:
         """Record a stream of a tunnel that the worker has accepted, and return the use of the tunnel.
 
         Args:
-            key: The tunnel.
-            user: The caller.
+            key: The task id, the attempt id and the id of the tunnel.
+            user: The user who makes the call.
             resumes: Whether the client continues a tunnel that it opened earlier. The event log already contains the
                 opening of such a tunnel, therefore no further event is written.
         """
@@ -88,7 +88,7 @@ class TunnelUses:
         open a new stream.
 
         Args:
-            key: The tunnel.
+            key: The task id, the attempt id and the id of the tunnel.
             use: The use of the tunnel that `stream_opened` has returned. If this use has ended, nothing happens, even
                 if a client has opened the tunnel again meanwhile.
         """
@@ -113,7 +113,7 @@ class TunnelUses:
         Args:
             key: The tunnel, which must exist on the worker. If the tunnel is not in use, a use begins, which ends if
                 no stream is opened in time.
-            user: The caller.
+            user: The user who makes the call.
             fields: The target, as fields of the event. An empty dictionary records nothing.
         """
         if not fields:

@@ -25,7 +25,7 @@ def check_hang_action(launch: cluster_pb2.Controller.LaunchJobRequest, default_s
     hangs.
 
     Args:
-        launch: The submission.
+        launch: The submission of the job.
         default_s: After how many idle seconds a job seems to hang if the job sets no time; 0 sets no time.
 
     Raises:

@@ -43,11 +43,11 @@ class Unread(NamedTuple):
     """A task whose stacks cannot be read.
 
     Attributes:
-        task_index: The task.
+        task_index: The index of the task in its job, from 0.
         attempt_id: The attempt; -1 if the task has had none.
         worker_id: The worker of the attempt.
         reason: The reason, as a code for programs.
-        problem: The reason for people.
+        problem: The reason as text for people.
     """
 
     task_index: int
@@ -68,7 +68,7 @@ class StackCalls:
     """The calls of `ControllerService` about call stacks. The file cluster.proto documents each call.
 
     Args:
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         workers: The workers that have registered, by id.
         read_s: How many seconds a worker has to answer a call for stacks.
     """

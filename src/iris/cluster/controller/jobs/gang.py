@@ -18,7 +18,7 @@ class Gang:
 
     Attributes:
         gang_id: The gang's id, unique among all gangs of all jobs.
-        task_indices: The tasks of the gang.
+        task_indices: The indices of the gang's tasks.
         culprit: The index of the task whose failure caused the retry, if the gang is a retry. Otherwise the index of an
             arbitrary task of the gang.
         placed: True once the gang has its allocation and its attempts have been started.

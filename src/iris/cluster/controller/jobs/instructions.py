@@ -13,7 +13,7 @@ class RequestAllocation:
 
     Attributes:
         gang_id: The gang's id, which no other gang has ever had.
-        task_indices: The tasks of the gang.
+        task_indices: The indices of the gang's tasks.
         not_before_ms: When the gang joins the queue, as wall clock time. The gang's waiting time begins then.
     """
 

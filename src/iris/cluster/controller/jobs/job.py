@@ -61,7 +61,7 @@ class Job:
 
     Attributes:
         job_id: The job's id.
-        tasks: The tasks, by task index.
+        tasks: The tasks of the job, in the order of their indices.
         submitted_at_ms: When the job was submitted, as wall clock time.
         coscheduled: True if the tasks form one gang, False if they are independent.
         max_task_failures: How many tasks may fail before the job fails.
@@ -207,7 +207,7 @@ class Job:
         """Start the attempts of a gang at the time `now_ms`. The gang must have its allocation and its workers.
 
         Args:
-            gang_id: The gang.
+            gang_id: The id of the gang.
             workers: The workers that serve the gang's slots, in the order of the gang's tasks.
         """
         gang = self.gangs.get(gang_id)
@@ -237,8 +237,8 @@ class Job:
         """Record the end of an attempt, unless its worker was lost (see `attempts_lost`).
 
         Args:
-            task_index: The task.
-            attempt_id: The attempt.
+            task_index: The index of the task in its job, from 0.
+            attempt_id: The number of the attempt, from 0.
             end: How the attempt ended, with times by the worker's clock.
             now_ms: When a retry pause begins, by the controller's clock. With 0, the pause begins at the time in `end`.
         """
@@ -252,7 +252,7 @@ class Job:
         Args:
             attempts: The ids of the lost attempts, by task index.
             error: Why the attempts were lost.
-            now_ms: The time.
+            now_ms: The present time, in milliseconds since the epoch.
             failure: The code of `error`.
         """
         return self._attempts_ended(attempts, AttemptEnd(WORKER_FAILED, now_ms, error=error, failure=failure), now_ms)
@@ -417,9 +417,9 @@ class Job:
 
         Args:
             state: The final state of the job.
-            why: The job's error.
+            why: The error text of the job, with its code.
             stopped: The error of each task that is stopped, or that never starts.
-            now_ms: The time.
+            now_ms: The present time, in milliseconds since the epoch.
         """
         if self.is_finished or self.ending is not None:
             return []

@@ -33,7 +33,7 @@ class Verdict:
 
     Attributes:
         state: The final state of the job.
-        why: The job's error.
+        why: The error text of the job, with its code.
         stopped: The error of each task that is stopped, or that never starts.
         first_failed: The index of the task that is reported as the first failed task; None if there is none.
     """
@@ -85,7 +85,7 @@ def incomplete_rendezvous_texts(culprit: Task, gone: Task) -> tuple[str, str]:
 
     Args:
         culprit: The task that needs a retry.
-        gone: The task that has succeeded.
+        gone: The task that has succeeded and will not run again.
 
     Returns:
         The error of `culprit`, and the error of the other tasks.

@@ -110,7 +110,7 @@ def removed_meanwhile(record: JobRecord, what: str) -> NotFoundError:
     """Return the error for a job that was removed while a call read its logs or results.
 
     Args:
-        record: The job.
+        record: The record of the job.
         what: What was read: "logs" or "results".
     """
     return NotFoundError(
@@ -211,7 +211,7 @@ class JobTable:
         """Yield the items that a call makes from a job's logs or results, until the job is removed.
 
         Args:
-            record: The job.
+            record: The record of the job.
             items: The generator of the items, which is closed at the end.
             what: What the items are made from, for the error: "logs" or "results".
 

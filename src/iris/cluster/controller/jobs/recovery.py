@@ -24,7 +24,7 @@ def recover(job: Job, held: Mapping[str, object], now_ms: int) -> list[Instructi
     Args:
         job: The job, as the earlier controller has saved it.
         held: The gangs that the engine still knows, by id.
-        now_ms: The time.
+        now_ms: The present time, in milliseconds since the epoch.
     """
     for task in job.tasks:
         # Old versions of Iris stored no time at which the pause before a retry ends, so the time is 0. The present time

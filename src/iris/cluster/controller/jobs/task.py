@@ -240,7 +240,7 @@ class Task:
         5. If an attempt was killed on its worker without a request of the controller, the task is KILLED.
 
         Args:
-            attempt_id: The attempt.
+            attempt_id: The number of the attempt, from 0.
             end: How the attempt ended.
             exit_codes: The exit codes after which the job's tasks are retried.
         """

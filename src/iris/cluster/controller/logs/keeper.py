@@ -81,8 +81,8 @@ class LogKeeper:
     """Stores, copies, fetches and removes the kept logs.
 
     Args:
-        keeping: Where and how logs are kept.
-        jobs: All jobs.
+        keeping: The settings of the log keeper.
+        jobs: The table of all jobs of the cluster.
         on_uploaded: A function that is called on the event loop with each log that was uploaded completely.
     """
 

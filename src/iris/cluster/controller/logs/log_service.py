@@ -50,7 +50,7 @@ class LogService:
     """Answers the calls that read and store logs.
 
     Args:
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         sources: The object that finds the place from which a log can be read.
         is_urgent: A function that returns whether the controller does urgent work, which goes before reads of parts of
             logs.

@@ -20,7 +20,7 @@ class LoggedAttempts:
     """The attempts of all jobs, by the names of their logs.
 
     Args:
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         directories: The log directories on this machine.
     """
 

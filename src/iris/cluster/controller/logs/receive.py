@@ -107,7 +107,7 @@ class UploadedLogs:
 
         Args:
             directory: The directory of the log, which is created if it is missing.
-            piece: The uploaded part.
+            piece: The message with the uploaded part.
             max_bytes: About how many bytes to keep. If the log is larger, its oldest segments are removed.
 
         Returns:

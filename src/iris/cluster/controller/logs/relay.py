@@ -52,7 +52,7 @@ class LogRelay:
     Args:
         sources: The object that finds the worker or the kept log for each attempt.
         caller: The name of the caller, whose quotas apply.
-        record: The job.
+        record: The record of the job.
         request: The reader's request.
         positions: The position from which the reader wants to read, by task index.
     """

@@ -39,7 +39,7 @@ class RemovedCopies:
 
     Args:
         root: The directory of all logs on this machine.
-        folded: The folded logs.
+        folded: The database that stores the folded logs.
         location: The log location; None if the cluster has no log location.
         claims: The logs that a sweep may change.
         writing: The thread that writes uploaded parts of logs. The thread also changes the marks, so that no log is

@@ -93,7 +93,7 @@ def choose(
         found: The logs on this machine.
         known: The attempts, by the names of their logs. If the attempt of a log is not in this mapping, the log's age
             counts from the log's last change.
-        retention: The rules.
+        retention: The rules by which logs are removed.
         now_ms: The time, in milliseconds since the epoch.
         has_location: Whether the cluster has a log location.
         other_bytes: The size of further logs on this machine, which are newer than the logs in `found`.

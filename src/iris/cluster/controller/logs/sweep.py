@@ -152,9 +152,9 @@ class LogSweep:
 
     Args:
         directories: The log directories on this machine.
-        folded: The folded logs.
+        folded: The database that stores the folded logs.
         location: The log location; None if the cluster has no log location.
-        retention: When logs are removed.
+        retention: The rules by which logs are removed.
         attempts: The object that finds the attempts to which the logs belong.
         claims: The logs that a sweep may change.
 
@@ -427,7 +427,7 @@ def mark_removed(folded: FoldedLogs, paths: Collection[Path], reason: str) -> No
     """Write the reason into the ends of logs that are neither on this machine nor at the log location any more.
 
     Args:
-        folded: The folded logs.
+        folded: The database that stores the folded logs.
         paths: The directories of the logs. A log may be folded.
         reason: Why the logs are gone.
 

@@ -62,12 +62,12 @@ class Sources:
 
     Attributes:
         engine_name: The name of the engine: local, ray or slurm.
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         scheduler: The scheduler, which provides the machines and the queue.
-        fleet: The workers.
+        fleet: The object that knows all workers of the cluster.
         usage: The object that knows how much CPU, memory and GPUs the tasks use.
         saver: The object that saves all changes.
-        store: The database.
+        store: The database of the controller.
         headroom: The object that measures the disk with the state directory.
         log_keeper: The kept logs; None if no logs are kept.
         traces: The delivery of spans; None if no spans are made.

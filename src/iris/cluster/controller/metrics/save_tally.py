@@ -35,7 +35,7 @@ class SaveTally:
 
         Args:
             num_jobs: The number of jobs in the batch.
-            write: The write.
+            write: The write of the batch to the database.
         """
         began_s = time.perf_counter()
         error = await write

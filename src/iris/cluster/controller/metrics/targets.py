@@ -22,7 +22,7 @@ class WorkerTargets:
     """An ASGI application that lists the workers.
 
     Args:
-        fleet: The workers.
+        fleet: The object that knows all workers of the cluster.
         authentication: The object that checks the tokens of readers; None if a reader needs no token.
         call: The name of the call whose permissions apply to the list.
     """

@@ -52,7 +52,7 @@ class FileCalls:
     """The calls about files of tasks.
 
     Args:
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         saved: The object that decides which saved state of a job a caller may see.
         workers: The workers that have registered, by id.
         outputs: The stored outputs of ended attempts; None if this controller stores none.
@@ -215,9 +215,9 @@ class _Found(NamedTuple):
     """The attempt that a request names.
 
     Attributes:
-        record: The job.
-        task_index: The task.
-        attempt: The attempt.
+        record: The record of the job.
+        task_index: The index of the task in its job, from 0.
+        attempt: The status of the attempt.
     """
 
     record: JobRecord

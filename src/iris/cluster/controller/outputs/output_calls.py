@@ -26,7 +26,7 @@ class OutputCalls:
     """The calls that store and list outputs.
 
     Args:
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         saved: The object that decides which saved state of a job a caller may see.
         store: The stored outputs; None if this controller stores none.
     """

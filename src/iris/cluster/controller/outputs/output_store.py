@@ -93,7 +93,7 @@ class OutputStore:
 
     Args:
         keeping: Where and how outputs are stored.
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
     """
 
     def __init__(self, keeping: OutputKeeping, jobs: JobTable) -> None:
@@ -134,7 +134,7 @@ class OutputStore:
 
         Args:
             directory: The directory of the outputs, from `directory_of`.
-            request: The part.
+            request: The message with the part.
         """
         return await self._in_thread(lambda: self._store(directory, request))
 

@@ -21,8 +21,8 @@ class ClusterStatus:
 
     Args:
         engine_name: The name of the engine: local, ray or slurm.
-        jobs: All jobs.
-        store: The database.
+        jobs: The table of all jobs of the cluster.
+        store: The database of the controller.
         headroom: The object that measures the disk with the state directory.
         lease_s: The length of each worker's lease, in seconds.
     """

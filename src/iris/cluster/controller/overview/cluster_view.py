@@ -20,8 +20,8 @@ class ClusterView:
 
     Args:
         engine_name: The name of the engine: local, ray or slurm.
-        jobs: All jobs.
-        fleet: The workers.
+        jobs: The table of all jobs of the cluster.
+        fleet: The object that knows all workers of the cluster.
         scheduler: The scheduler, which provides the machines and the queue.
         uses: The object that knows how much CPU, memory and GPUs the tasks on workers use.
         slices: The object that makes large answers in small steps.

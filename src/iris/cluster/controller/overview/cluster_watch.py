@@ -44,7 +44,7 @@ class ClusterWatch:
     Args:
         view: The object that makes messages about machines and workers.
         status: The object that makes messages about the state of the controller.
-        journal: The events of the cluster.
+        journal: The object that stores the events of the cluster.
         slices: The object that makes the parts of a snapshot, for `view` too.
         turns: The object that lets clients get their messages one after the other.
         beat_s: The time in seconds after which a client without changes gets an empty message.

@@ -63,7 +63,7 @@ async def send_error(send: Send, error: IrisError | PlainError, chosen: str | No
 
     Args:
         send: A function that sends a message to the client.
-        error: The error.
+        error: The error that the client gets.
         chosen: The format that the client has asked for. None if the format is not known.
         is_head: Whether the request was made with HEAD, so that the answer has no body.
     """

@@ -23,7 +23,7 @@ class Notice:
     """A message about the logs, for example about a retry.
 
     Attributes:
-        text: The message.
+        text: The text of the message.
         cursor: The place in the logs from which a reader continues after the message. If the cursor is empty, a reader
             continues after the last line.
     """

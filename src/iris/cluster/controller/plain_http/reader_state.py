@@ -39,7 +39,7 @@ class ReaderState:
 
     Args:
         sources: The object that finds the worker or the kept log for each attempt.
-        record: The job.
+        record: The record of the job.
         caller: The name of the caller, whose quotas apply.
         query: The parameters of the request, which select the lines.
         indices: The indices of the tasks to read.

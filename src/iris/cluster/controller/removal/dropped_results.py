@@ -20,10 +20,10 @@ async def explain_dropped_results(
     """If the results of a job were dropped, add the reason to the statuses of its tasks.
 
     Args:
-        record: The job.
+        record: The record of the job.
         tasks: The statuses of tasks of the job, with the stored results.
         stored_jobs: The object whose threads run the reads of the database.
-        store: The database.
+        store: The database of the controller.
     """
     # Only a callable has a result.
     missing = [

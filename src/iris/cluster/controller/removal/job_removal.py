@@ -68,12 +68,12 @@ class JobRemoval:
     """Removes ended jobs.
 
     Args:
-        jobs: All jobs.
-        store: The database.
+        jobs: The table of all jobs of the cluster.
+        store: The database of the controller.
         stored_jobs: The object whose threads run the reads of the database.
         saver: The object that removes the jobs from the database.
         keeper: The log keeper; None if no logs are kept.
-        fleet: The workers.
+        fleet: The object that knows all workers of the cluster.
         background: The object that runs the calls to workers, and requested removals.
         workspaces: The object that removes the workspaces that no job uses any more.
         retention: How long ended jobs are kept, and how many of them.
@@ -121,7 +121,7 @@ class JobRemoval:
         the removal continues. Otherwise a client that leaves could end the removal between two of its steps.
 
         Args:
-            job_id: The job.
+            job_id: The id of the job.
             request_id: The id of the request; may be empty. A request with a known id gets the earlier answer again.
 
         Raises:

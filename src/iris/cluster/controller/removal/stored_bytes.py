@@ -61,7 +61,7 @@ class StoredBytes:
 
         Args:
             owner: The owner of the new job.
-            launch: The submission.
+            launch: The submission of the job.
             workspace: The workspace, if it may not be in the database yet.
 
         Raises:

@@ -22,7 +22,7 @@ class UnusedWorkspaces:
     workspace again.
 
     Args:
-        store: The database.
+        store: The database of the controller.
         stored_jobs: The object whose threads run the reads of the database.
         saver: The object that removes the workspaces from the database.
     """

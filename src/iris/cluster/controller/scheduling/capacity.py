@@ -143,7 +143,7 @@ class FreeCapacity:
     """The free resources of each machine of a set. A call of `allocate` reduces the free resources.
 
     Args:
-        machine_set: The machines.
+        machine_set: All machines of the engine, with their total resources.
         free: The free resources of each machine.
         tasks: The number of allocated slots on each machine; None means that no machine has any.
     """

@@ -19,7 +19,7 @@ def waits_since_s(record: JobRecord, task_indices: Sequence[int], not_before_ms:
 
     Args:
         record: The gang's job.
-        task_indices: The tasks of the gang.
+        task_indices: The indices of the gang's tasks.
         not_before_ms: The end of the gang's retry pause, as wall clock time. 0 if the gang has no pause.
         now_s: The present time on the monotonic clock.
     """
@@ -36,7 +36,7 @@ def tree_since_s(record: JobRecord, jobs: Mapping[str, JobRecord], now_s: float)
     parent, return infinity.
 
     Args:
-        record: The job.
+        record: The record of the job.
         jobs: All jobs by id. An ancestor that is missing here has ended, and its child jobs are about to end.
         now_s: The present time on the monotonic clock.
     """

@@ -130,7 +130,7 @@ class GangRecord:
 
     Attributes:
         request: The request to the engine, which contains the gang's id.
-        job_id: The gang's job.
+        job_id: The id of the gang's job.
         task_indices: The task of each slot; empty if unknown.
         state: The gang's current state.
         may_split: True if the job could run its tasks as independent tasks instead of a gang.
@@ -208,7 +208,7 @@ class SnapshotSeen:
 
     Attributes:
         status: The gang's status in the snapshot; None if the engine does not know the gang.
-        now_s: The time.
+        now_s: The present time on the monotonic clock, in seconds.
         missing: The workers that the gang needs and that are not available.
         refusal: If one of the gang's workers was refused, the reason as a text; otherwise empty.
         register_limit_s: How long the gang's workers have to register, in seconds.
@@ -227,7 +227,7 @@ class BlockingChecked:
 
     Attributes:
         is_blocking: True if the request blocks the older gang.
-        now_s: The time.
+        now_s: The present time on the monotonic clock, in seconds.
         limit_s: The number of seconds for which the request may block an older gang. After this time the request is
             withdrawn.
     """

@@ -214,7 +214,7 @@ class JobReports:
 
     Args:
         jobs: The unfinished jobs by id. The controller owns the mapping.
-        gangs: The gangs.
+        gangs: The table of all gangs.
         workers: The registered workers.
         changes: The object that receives the reports of changed jobs.
         losses: The object that records the losses of each job.

@@ -51,7 +51,7 @@ class QueuedGang:
     Attributes:
         gang: The request for the allocation.
         since_s: When the gang began to wait, in seconds of the monotonic clock.
-        job_id: The gang's job.
+        job_id: The id of the gang's job.
         tree_since_s: When the root job of the gang's tree was submitted, in seconds of the monotonic clock. Infinity
             if the gang's job has no parent.
     """
@@ -247,7 +247,7 @@ def plan(
     have to wait as well.
 
     Args:
-        queue: The queued gangs.
+        queue: The queue, which contains the queued gangs.
         allocations: The allocations of this cluster, including allocations that the engine has not released yet.
         machines: The machines reported by the engine.
         now_s: The time in seconds of the monotonic clock.

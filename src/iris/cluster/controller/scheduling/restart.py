@@ -22,7 +22,7 @@ def adopted_gangs(
     """Yield the gangs of unfinished jobs that the engine still has, each with its status in the snapshot.
 
     Args:
-        jobs: All jobs by id.
+        jobs: The records of all jobs, by job id.
         snapshot: The engine's first snapshot after the restart.
         now_s: The present time on the monotonic clock.
     """
@@ -61,7 +61,7 @@ def forgotten_status(record: JobRecord, gang_id: str, slots: Mapping[int, Slot])
 
     Args:
         record: The gang's job.
-        gang_id: The gang.
+        gang_id: The id of the gang.
         slots: The known slots of the job, by task index.
     """
     found = tuple(

@@ -150,7 +150,7 @@ class Scheduler:
         Args:
             record: The gang's job.
             gang_id: The gang's id.
-            task_indices: The tasks of the gang.
+            task_indices: The indices of the gang's tasks.
             not_before_ms: The end of the gang's retry pause, as wall clock time. The gang's waiting time begins then.
                 The end of the pause may be in the past, for example after a restart of the controller.
         """

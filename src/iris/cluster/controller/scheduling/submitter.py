@@ -41,7 +41,7 @@ class Submitter:
 
     Args:
         engine: The engine, which grants allocations.
-        gangs: The gangs.
+        gangs: The table of all gangs.
         workers: The registered workers.
         reports: The object that applies events to gangs.
         explanations: The object that sets the reasons why gangs wait.
@@ -105,7 +105,7 @@ class Submitter:
         """End the jobs that can never be placed. Set the reasons why the gangs of other jobs wait.
 
         Args:
-            result: The last plan.
+            result: The plan of the last scheduling pass.
             explain_all: True updates the reasons of all waiting gangs. False leaves out gangs that have a reason.
         """
         if not self._engine.elastic:

@@ -45,7 +45,7 @@ def all_allocations(gangs: GangTable, snapshot: Mapping[str, GangStatus] | None)
     """Return all allocations, each with the id of its job.
 
     Args:
-        gangs: The gangs of the scheduler.
+        gangs: The table of all gangs of the scheduler.
         snapshot: The latest snapshot of the engine, which may not have been applied to the gangs yet. None if the
             engine cannot be reached.
     """

@@ -20,7 +20,7 @@ class JobChange:
     """A changed job, and what the controller has to do after the saver has tried to write the change.
 
     Attributes:
-        record: The job.
+        record: The record of the job.
         instructions: The job's instructions to carry out now.
         transitions: The saved changes of the states of the job and its tasks.
         is_saved: Whether the change is saved. If the change is not saved, `instructions` has only instructions that are
@@ -58,7 +58,7 @@ class PendingJob:
     """Tracks which changes of one job are saved, and which are not.
 
     Attributes:
-        record: The job.
+        record: The record of the job.
         saved_revision: The revision up to which the store has all changes of the job.
         announced_revision: The revision up to which the changes of the job were announced to watchers.
         instructions: The instructions to carry out once the job is saved.
@@ -134,9 +134,9 @@ class Batch:
     Attributes:
         outcome: A future for the result of the write: an error, or None after a success. The error is a result instead
             of an exception, because asyncio logs an exception if no caller awaits the future.
-        launches: The new jobs.
+        launches: The new jobs that are saved.
         writes: The writes that are not repeated after an error.
-        jobs: The changed jobs, by id.
+        jobs: The changed jobs that are saved, by job id.
         endpoints: The changed endpoints, by id. The value None removes the endpoint.
         fenced: The changed fences, by worker id and incarnation. True fences the worker's process, and False removes
             its fence.

@@ -27,7 +27,7 @@ class StoredJobs:
     """The ended jobs in the database. `JobTable` finds ended jobs through this object.
 
     Args:
-        store: The database.
+        store: The database of the controller.
     """
 
     def __init__(self, store: Store) -> None:

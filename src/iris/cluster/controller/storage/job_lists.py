@@ -99,8 +99,8 @@ def count_by_state(db: sqlite3.Connection, wanted: JobFilter, *, last: int, with
     """Return how many ended jobs match a filter, by state.
 
     Args:
-        db: The database.
-        wanted: The filter.
+        db: A connection to the database.
+        wanted: The filter that selects the jobs.
         last: Jobs with higher numbers are not counted.
         without: The numbers of further jobs that are not counted. The caller has counted these jobs as unfinished, but
             they may end before this read.

@@ -126,7 +126,7 @@ class TaskCopy(NamedTuple):
 
     Attributes:
         fields: The stored fields of the task, except its attempts and its stop.
-        attempts: The fields of each attempt.
+        attempts: For each attempt, the stored values of its fields.
         stop: The reason why the task's attempt is being stopped, or None.
     """
 

@@ -144,7 +144,7 @@ class Saver(Gathering):
         saved, watchers get no message, and callers of `saved` get the error.
 
         Args:
-            record: The job.
+            record: The record of the job.
             instructions: The instructions to carry out once the job is saved.
             results: The new results of tasks, as pairs of task index and outcome.
         """

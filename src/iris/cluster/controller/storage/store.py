@@ -131,7 +131,7 @@ class Changes:
         """Remove a job with its contents.
 
         Args:
-            number: The number of the job.
+            number: The number of the job in the database.
             rounds: How many gangs the job has had.
         """
         for statement in REMOVE_JOB:
@@ -144,7 +144,7 @@ class Changes:
 
         Args:
             request_id: The id of the request.
-            job_ids: The removed jobs.
+            job_ids: The ids of the removed jobs.
             most: The number of the newest answers that stay stored.
         """
         self._add(ADD_REMOVAL, (request_id, json.dumps(job_ids)))
@@ -385,7 +385,7 @@ class Store:
 
         Args:
             number: The number of the job. A later job can have the same id, because jobs can be removed.
-            task_index: The task.
+            task_index: The index of the task in its job, from 0.
         """
         with self._reading() as db:
             row = db.execute(

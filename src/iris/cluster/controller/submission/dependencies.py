@@ -45,7 +45,7 @@ class Dependencies:
     """The jobs that wait for other jobs.
 
     Args:
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         saver: The object that saves the changed jobs.
         in_background: A function that starts a coroutine, and does not wait for its end.
     """

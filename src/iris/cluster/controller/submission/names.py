@@ -30,7 +30,7 @@ async def claim_name(
     Args:
         request: The submission. This function changes the name in the submission.
         parent: The parent job; None if the new job has no parent.
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         saver: The object that knows the new jobs that are not saved yet.
 
     Returns:

@@ -27,7 +27,7 @@ class Submissions:
     """Accepts or refuses the submissions of clients and tasks.
 
     Args:
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         workspaces: The stored workspaces.
         quotas: The object that counts the jobs and tasks of each user.
         headroom: The object that refuses new jobs when too little disk space or too few file descriptors are left.

@@ -54,7 +54,7 @@ class SpanTally:
 
         Args:
             reason: Why the spans were given up.
-            problem: The same reason for people.
+            problem: The reason for the loss, as text for people.
             amount: How many spans were given up.
         """
         self._dropped.add(reason.value, amount=amount)

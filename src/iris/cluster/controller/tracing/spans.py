@@ -27,7 +27,7 @@ class Span(NamedTuple):
     The class is a named tuple, because an attempt has five spans and a tuple is the cheapest object.
 
     Attributes:
-        trace: The trace.
+        trace: The trace to which the span belongs.
         span_id: The id of the span, 8 bytes.
         parent_id: The id of the parent span; empty if the span is the first of its trace.
         name: The name of the span.

@@ -106,7 +106,7 @@ class TraceDelivery:
     Args:
         sender: The object that sends the spans.
         number: The number of the last event whose spans were sent.
-        journal: The events.
+        journal: The object that stores the events of the cluster.
         pages: The object that reads the stored events.
         jobs: The object that finds the jobs of events.
         saver: The object that stores the number of the last event whose spans were sent.

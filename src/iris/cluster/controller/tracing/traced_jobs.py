@@ -74,7 +74,7 @@ class TracedJobs:
         """Keep a removed job until the spans of its events are sent.
 
         Args:
-            record: The job.
+            record: The record of the job.
             number: The number of the newest event. No later event belongs to the job.
         """
         self._forget(record.job_id)

@@ -64,11 +64,11 @@ class JobUsage:
     """The series of one unfinished job.
 
     Args:
-        record: The job.
+        record: The record of the job.
         stored: The points that an earlier controller has stored, by task index.
 
     Attributes:
-        number: The number of the job.
+        number: The number of the job in the database.
         tasks: The series of the tasks that have samples, by task index.
         total: The sum over the tasks.
         changed: The indices of the series that have changed since the last write.
@@ -101,7 +101,7 @@ class UsageHistory:
     """The series of all unfinished jobs and of the workers.
 
     Args:
-        store: The database.
+        store: The database of the controller.
         stored_jobs: The object whose threads run the reads of the database.
         saver: The object that writes the series.
         max_bytes: The largest number of bytes of all stored series.
@@ -215,7 +215,7 @@ class UsageHistory:
         """Return the requested series of a job, by index. A series without samples is left out.
 
         Args:
-            number: The number of the job.
+            number: The number of the job in the database.
             indices: Task indices; `rows.SUM_INDEX` is the sum over the tasks.
         """
         usage = self._jobs.get(number) or self._ended.get(number)

@@ -41,8 +41,8 @@ class UsageQueries:
     """Answers the calls that read what tasks and workers have used over time.
 
     Args:
-        jobs: All jobs.
-        history: The series.
+        jobs: The table of all jobs of the cluster.
+        history: The object that stores the usage over time.
         slices: The object that makes large answers in small steps.
     """
 

@@ -45,7 +45,7 @@ class UsageTotal:
         """Replace the last usage sample of an attempt in the sum over attempts.
 
         Args:
-            key: The attempt.
+            key: Identifies the attempt.
             time_s: The time of the sample, in seconds since the epoch.
             used: The values of the sample, one for each column of a task's series.
             requested: The requested millicores, MiB of memory, and GPUs.

@@ -29,7 +29,7 @@ class AttemptControl:
     attempt has ended.
 
     Args:
-        fleet: The workers.
+        fleet: The object that knows all workers of the cluster.
         slots: The slots of the placed tasks.
         stdin: The standard input of the jobs.
         tokens: The object that makes the tokens of attempts.

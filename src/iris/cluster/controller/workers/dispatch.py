@@ -63,10 +63,10 @@ def run_tasks_request(
     """Return the request for a worker to run attempts of a job.
 
     Args:
-        worker: The worker.
+        worker: The id and the address of the worker's process.
         job: The job.
         launch: The job's submission.
-        starts: The attempts.
+        starts: The attempts to start.
         slots: The job's slots, by task index.
         hosts: The hosts of the gang's tasks, in the order of the task indices; empty for independent tasks.
         token_of: A function that makes the token of an attempt. Its arguments are the job, the task index and the
@@ -141,9 +141,9 @@ async def start_attempts(
     """Call a worker to run attempts of a job, until the worker answers or all the attempts have ended.
 
     Args:
-        worker: The worker.
-        job_id: The job.
-        starts: The attempts.
+        worker: The controller's record of the worker.
+        job_id: The id of the job.
+        starts: The attempts to start.
         request: The request for the worker.
         still_live: A function that returns whether an attempt is live.
         calls: The object that limits the calls to each worker.
@@ -196,8 +196,8 @@ async def forget_job(worker: WorkerRecord, job: Job, bundle_hash: str, calls: Wo
     removes old attempts anyway.
 
     Args:
-        worker: The worker.
-        job: The removed job.
+        worker: The controller's record of the worker.
+        job: The job that was removed.
         bundle_hash: The hash of the job's workspace if no other job uses this workspace; otherwise empty.
         calls: The object that limits the calls to workers.
     """

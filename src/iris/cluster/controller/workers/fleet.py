@@ -219,7 +219,7 @@ class Fleet:
         """Return True if a process of a worker has registered, and its lease has not expired.
 
         Args:
-            worker_id: The worker.
+            worker_id: The id of the worker.
             incarnation: The worker's process; empty for the process that is registered now.
         """
         worker = self.workers.get(worker_id)
@@ -237,7 +237,7 @@ class Fleet:
         """Stop calling a worker, because its process is dead or is about to be killed.
 
         Args:
-            worker_id: The worker.
+            worker_id: The id of the worker.
             incarnation: The incarnation of the dead process; None means the process that is registered now.
         """
         worker = self.workers.get(worker_id)

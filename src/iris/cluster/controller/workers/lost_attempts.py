@@ -15,7 +15,7 @@ class LostAttempts:
     """Ends attempts that were lost with their workers, in all jobs.
 
     Args:
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         saver: The object that saves the changed jobs.
     """
 

@@ -80,7 +80,7 @@ class GangRendezvous:
         """Return the rendezvous of a gang, for the current placement of the job's tasks.
 
         Args:
-            record: The job.
+            record: The record of the job.
             slots: The slot of each placed task, by task index.
             workers: The registered workers. The worker of each live attempt must be registered.
         """

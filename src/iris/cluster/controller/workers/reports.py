@@ -25,8 +25,8 @@ class WorkerReports:
     """Answers the calls of workers: registrations, heartbeats, and reports about attempts.
 
     Args:
-        jobs: All jobs.
-        fleet: The workers.
+        jobs: The table of all jobs of the cluster.
+        fleet: The object that knows all workers of the cluster.
         saver: The object that saves the changed jobs.
         authority: The object that provides the list of revoked tokens.
         address: The controller's base URL, which workers pass to their tasks.

@@ -12,8 +12,8 @@ class ClusterLiveness:
     """Decides which attempts and worker processes of a cluster are live. The `Authority` uses this class.
 
     Args:
-        jobs: All jobs.
-        fleet: The workers.
+        jobs: The table of all jobs of the cluster.
+        fleet: The object that knows all workers of the cluster.
     """
 
     def __init__(self, jobs: JobTable, fleet: Fleet) -> None:
@@ -24,9 +24,9 @@ class ClusterLiveness:
         """Return whether an attempt has not ended yet.
 
         Args:
-            job_id: The job.
-            task_index: The task.
-            attempt_id: The attempt.
+            job_id: The id of the job.
+            task_index: The index of the task in its job, from 0.
+            attempt_id: The number of the attempt, from 0.
             submitted_at_ms: When the job was submitted, because a removed job may have had the same id; 0 means the
                 present job.
         """
@@ -42,7 +42,7 @@ class ClusterLiveness:
         attempt was placed on it.
 
         Args:
-            worker_id: The worker.
+            worker_id: The id of the worker.
             incarnation: The worker's process; empty for any process of the worker.
         """
         if self._fleet.is_live(worker_id, incarnation):

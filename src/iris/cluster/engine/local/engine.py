@@ -370,7 +370,7 @@ class LocalEngine:
         task is cancelled.
 
         Args:
-            host: The worker.
+            host: The worker and its part of this machine.
             process: The worker's process, or None if it has to be started.
         """
         running = process

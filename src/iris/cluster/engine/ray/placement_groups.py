@@ -75,8 +75,8 @@ class _Gang:
     """The state of one gang.
 
     Attributes:
-        group: The placement group.
-        slots: The number of slots.
+        group: Ray's placement group of the gang.
+        slots: The number of slots of the gang.
         need: The cores, bytes of memory, and GPUs of each slot.
         actors: The actor of each slot, or None if the actor is missing or unknown.
         nodes: Ray's id of each slot's machine. Empty until the gang has its slots.
@@ -125,7 +125,7 @@ class RayGangs:
 
         Args:
             gang_id: The gang's id. A call with an id that exists already has no effect.
-            slots: The number of slots.
+            slots: The number of slots of the gang.
             need: The resources of each slot: `cpu_millicores`, `memory_bytes`, and `gpu`, in this order.
             placement: The value of a `Placement`.
             labels: The labels that machines must have.

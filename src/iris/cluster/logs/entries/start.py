@@ -21,7 +21,7 @@ def first_positions(
     """Return the position at which a reader starts in the log of each task.
 
     Args:
-        job_id: The job.
+        job_id: The id of the job.
         tasks: The tasks to read, by task index.
         cursor: The place at which the reader starts. None: the beginning.
         attempt_id: The only attempt to read. None: all attempts.

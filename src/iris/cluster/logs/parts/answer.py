@@ -69,7 +69,7 @@ class PartsRequest:
             directory: The directory of the log.
             writer: The log's writer if this process writes the log or has written it; None if another process has
                 written it.
-            final: Whether the writer has finished.
+            final: Whether the writer of the log has finished.
         """
         read = self.reads[number]
         part = yield from read_part_steps(

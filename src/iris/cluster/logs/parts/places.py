@@ -52,10 +52,10 @@ def find_position(directory: Path, writer: LogWriter | None, place: Place, *, af
         directory: The directory of the log.
         writer: The log's writer if this process writes the log or has written it; None if another process has written
             it.
-        place: The place to find.
+        place: The place in the log that is looked for.
         after: Whether to return the position after the record that contains a byte, instead of the position before
             that record.
-        final: Whether the writer has finished.
+        final: Whether the writer of the log has finished.
 
     Raises:
         OSError: The log cannot be read.

@@ -73,7 +73,7 @@ class LineScanner:
 
     Args:
         directory: The directory of the log.
-        point: Where to begin.
+        point: The place in the log at which the reader begins.
         writer: The log's writer if this process writes the log or has written it; None if another process has written
             it.
         offsets: The offset in each source at which the wanted bytes begin. No offset may lie before `point`. None means

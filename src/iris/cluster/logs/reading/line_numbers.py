@@ -56,7 +56,7 @@ class LineNumbers:
         nothing.
 
         Args:
-            splitter: The state of the reader.
+            splitter: The reader's splitter, which counts the lines.
             position: The number of bytes of records before the place.
             offsets: The number of bytes of each source before the place.
             always: Whether to store the place even if the last stored place is near.

@@ -263,7 +263,7 @@ class _PageLines:
 
     Attributes:
         start_line: The page contains no line before this number.
-        lines: The lines found so far.
+        lines: The lines of the page that were found so far.
         full_at: The number of the line at which the next page begins; None while this page has space.
     """
 

@@ -78,7 +78,7 @@ class LineSplitter:
     """Splits the records of a log into lines, one record after another, and counts the lines.
 
     Args:
-        point: Where to begin.
+        point: The place in the log at which the reader begins.
         counts: Whether to count newlines. Counting looks at each byte, which takes longer than all other steps of
             capturing output.
 

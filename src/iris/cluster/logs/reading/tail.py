@@ -19,7 +19,7 @@ class TailStart(NamedTuple):
     """The place at which the last N matching lines of a log begin.
 
     Attributes:
-        point: Where to begin to read.
+        point: The place in the log at which to begin to read.
         line: The smallest number that the first line of the tail may have.
         skip: How many matching lines, from `line` on, come before the tail.
     """
@@ -33,7 +33,7 @@ class Selection:
     """Decides which lines of a log a reader gets.
 
     Args:
-        log_filter: The filter.
+        log_filter: The filter that selects lines of the log.
         start: Where to begin. Lines before `start.line`, and the next `start.skip` matching lines, are left out.
         offsets: Lines that begin before these offsets are left out.
     """

@@ -30,7 +30,7 @@ class Outcome:
     """How an attempt has ended.
 
     Attributes:
-        state: The final state.
+        state: The final state of the attempt.
         code: Why the attempt did not succeed, as a code; None for a success.
         error: Why the attempt did not succeed, as a text for people; empty for a success.
     """
@@ -44,7 +44,7 @@ def conclude(attempt: Attempt, exited: Exit, worker_end: str, shortage: Callable
     """Return the outcome of an attempt whose process has exited, and store its exit, result and exception.
 
     Args:
-        attempt: The attempt.
+        attempt: The record of the attempt on this worker.
         exited: How the attempt's process exited.
         worker_end: Why the worker is ending; empty while the worker runs.
         shortage: A function that returns what the worker lacks for new attempts.

@@ -45,7 +45,7 @@ class AttemptPreparer:
         """Prepare an attempt and return the command of its process.
 
         Args:
-            attempt: The attempt.
+            attempt: The record of the attempt on this worker.
             entrypoint: The pickled callable.
             hosts: The hosts of the gang's tasks, one per line; empty if the request contains no hosts.
         """

@@ -109,9 +109,9 @@ class AttemptRegistry:
         """Return True if an attempt runs, False if it has ended, and None if this process does not know the attempt.
 
         Args:
-            job_id: The job.
-            task_index: The task.
-            attempt_id: The attempt.
+            job_id: The id of the job.
+            task_index: The index of the task in its job, from 0.
+            attempt_id: The number of the attempt, from 0.
             submitted_at_ms: When the job was submitted, because a removed job may have had the same id; 0 means any
                 job with the id.
         """

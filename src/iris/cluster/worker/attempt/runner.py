@@ -68,7 +68,7 @@ class AttemptRunner:
     """Runs the attempts of one worker.
 
     Args:
-        registry: The attempts of this worker.
+        registry: The object that stores the attempts of this worker.
         shutdown: The object that records whether the worker is ending.
         preparer: The object that prepares attempts.
         processes: The object that starts and ends the processes of attempts.

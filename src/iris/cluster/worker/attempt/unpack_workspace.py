@@ -57,7 +57,7 @@ def unpack_workspace(blob: bytes, bundle_hash: str, into: Path, *, max_members: 
     appears during the unpacking, another process has unpacked the same workspace, and this call uses that directory.
 
     Args:
-        blob: A gzipped tar.
+        blob: The workspace as a gzipped tar archive.
         bundle_hash: The SHA-256 of `blob` in lower-case hexadecimal digits.
         into: The directory for the unpacked workspace. Missing parents are created.
         max_members: How many files, links and folders are allowed.

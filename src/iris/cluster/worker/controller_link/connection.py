@@ -39,12 +39,12 @@ class ControllerConnection:
     """Holds the stub that calls the controller at its present address.
 
     Args:
-        address: The address at the start.
+        address: The URL of the controller at the start of this worker.
         file: The file in which a restarted controller writes its new address; None if there is no such file.
         make_stub: A function that creates a stub for an address; see `connect`.
 
     Attributes:
-        address: The present address.
+        address: The present URL of the controller.
         stub: The object that calls the controller at this address.
         peer: The name of the controller in error texts.
     """

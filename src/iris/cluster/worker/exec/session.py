@@ -58,7 +58,7 @@ class ExecSession:
         command: The client's request to run a command.
         setup: The object that starts the processes of attempts.
         env: The environment of the attempt.
-        times: The time limits.
+        times: The time limits for the connection to a client.
         on_ended: A function that is called when no process of the session is left.
 
     Attributes:

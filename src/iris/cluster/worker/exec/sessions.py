@@ -29,7 +29,7 @@ class ExecSessions:
     Args:
         setup: The object that starts the processes of attempts.
         build_env: A function that returns the environment of an attempt's process.
-        times: The time limits.
+        times: The time limits for the connection to a client.
     """
 
     def __init__(

@@ -57,9 +57,9 @@ class _Found(NamedTuple):
     """An attempt whose call stacks were requested, with its processes.
 
     Attributes:
-        job_id: The job.
-        task_index: The task.
-        attempt_id: The attempt.
+        job_id: The id of the job.
+        task_index: The index of the task in its job, from 0.
+        attempt_id: The number of the attempt, from 0.
         processes: Its running processes; the parent of a process is before the process.
     """
 

@@ -90,7 +90,7 @@ class PySpy:
         """Return the stacks of all threads of a process, or why they cannot be read.
 
         Args:
-            pid: The process.
+            pid: The id of the process.
             table: The table to which the frames of the stacks are added.
             job_id: The job of the process. Each job gets an equal share of the runs of py-spy.
             with_variables: Whether to return the local variables.
@@ -119,11 +119,11 @@ class PySpy:
         """Sample the stacks of a process, and return the number of samples, or why there are none.
 
         Args:
-            pid: The process.
+            pid: The id of the process.
             counts: The counts of samples, to which the new samples are added.
             job_id: The job of the process. Each job gets an equal share of the runs of py-spy.
             seconds: How long to sample.
-            rate: The samples per second.
+            rate: How many samples to take in a second.
             with_idle: Whether to count threads that wait.
         """
         program = self._find()

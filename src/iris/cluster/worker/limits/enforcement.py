@@ -159,7 +159,7 @@ class WatchEnforcer:
     Args:
         limits: The limits of the attempt.
         oom_kills: The object that counts the processes that the system killed because memory ran out.
-        clock_s: The monotonic clock.
+        clock_s: A function that returns the time of the monotonic clock, in seconds.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class CgroupEnforcer:
     """Lets the system enforce limits by a cgroup.
 
     Args:
-        own: The attempt's cgroup.
+        own: The cgroup of the attempt.
         limits: The limits of the attempt.
         fallback: The object that enforces the limits when the process cannot be moved into the cgroup.
     """

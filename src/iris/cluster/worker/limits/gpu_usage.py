@@ -30,7 +30,7 @@ def gpus_of(attempt: Attempt, visible_devices: str) -> list[str]:
     """Return the GPUs that an attempt may use: their numbers or the ids that begin with `GPU-`.
 
     Args:
-        attempt: The attempt.
+        attempt: The record of the attempt on this worker.
         visible_devices: The variable `CUDA_VISIBLE_DEVICES` of the worker. The variable names the GPUs that the engine
             gave to the worker. The variable counts only if the job requests GPUs and the controller has chosen none for
             the attempt.

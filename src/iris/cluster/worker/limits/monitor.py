@@ -27,7 +27,7 @@ class AttemptMonitor:
     """Monitors the attempts of one worker.
 
     Args:
-        registry: The attempts of this worker.
+        registry: The object that stores the attempts of this worker.
         sampler: The object that measures the processes of attempts, in a thread.
         token: The worker's token. Each process of an attempt has a mark in its environment, and the mark begins with
             this token.

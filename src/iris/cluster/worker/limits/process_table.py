@@ -36,8 +36,8 @@ class Process:
     Attributes:
         pid: The process id.
         parent: The process id of the parent.
-        group: The process group.
-        session: The session.
+        group: The id of the process group.
+        session: The id of the session.
         started: When the process started, in ticks since boot. `started` and `pid` together identify the process.
         threads: The number of threads.
         resident_bytes: The resident memory, shared memory included.

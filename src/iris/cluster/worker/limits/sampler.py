@@ -58,7 +58,7 @@ class Sampler:
         """Return the processes of one attempt.
 
         Args:
-            attempt: The attempt.
+            attempt: The record of the attempt on this worker.
             mark: The mark in the environment of its processes.
         """
         return (await self.find_all_processes([(attempt, mark)]))[0]

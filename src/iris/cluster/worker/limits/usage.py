@@ -25,7 +25,7 @@ class Usage:
         memory_peak_bytes: The largest value of `memory_bytes` in any sample.
         cpu_s: The CPU seconds that the processes have used.
         cores: The CPU cores in use between the last two samples.
-        processes: The number of processes.
+        processes: The number of processes of the attempt.
         disk_bytes: The disk space that the files in the attempt's directory occupy.
         sampled_at_s: The time of the sample on the monotonic clock.
         gpu_percent: The use of the attempt's GPUs, 100 for one GPU in full use; None if the use is not known.

@@ -72,7 +72,7 @@ class WorkerMetrics:
     """The metrics of a worker.
 
     Args:
-        registry: The attempts of the worker.
+        registry: The object that stores the attempts of the worker.
         lease: The lease of the worker.
         directory: The worker directory, whose disk is measured.
         uploaded_bytes: A function that returns how many bytes of logs the controller has accepted.

@@ -41,11 +41,11 @@ def run_inputs(tools: Any, entrypoint: str, result: str, pickled_by: str, path: 
     """Call the callable for each input in a file, and write the outcomes into the result file.
 
     Args:
-        tools: The module `run_callable`.
+        tools: The module `run_callable`, whose functions are used here.
         entrypoint: The file of the pickled callable.
-        result: The result file.
+        result: The path of the result file.
         pickled_by: The Python version that pickled the callable.
-        path: The input file.
+        path: The path of the file with the inputs.
     """
     with open(path, "rb") as file:
         first, is_star, tries, inputs = pickle.loads(file.read())
@@ -132,7 +132,7 @@ def _work(
     """Call the callable for each input, in the child process, and end the process like a script.
 
     Args:
-        tools: The module `run_callable`.
+        tools: The module `run_callable`, whose functions are used here.
         task: The file of the pickled callable, the Python version that pickled it, and the result file.
         inputs: The pickled inputs.
         mode: Whether an input is a tuple of arguments, how many times an input may be tried, and how many tries of the

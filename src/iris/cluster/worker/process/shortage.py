@@ -87,7 +87,7 @@ class WorkerHeadroom:
 
     Args:
         directories: The directories to which attempts and their logs are written.
-        clock_s: The monotonic clock.
+        clock_s: A function that returns the time of the monotonic clock, in seconds.
     """
 
     def __init__(self, directories: Iterable[Path], clock_s: Callable[[], float] = time.monotonic) -> None:

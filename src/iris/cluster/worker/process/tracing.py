@@ -86,7 +86,7 @@ def explain_refusal(pid: int, program: str) -> str:
     """Return why this process's children may not read a process, and which setting allows it.
 
     Args:
-        pid: The process.
+        pid: The id of the process.
         program: The path of the program that was refused.
     """
     user = _status_field(pid, "Uid")

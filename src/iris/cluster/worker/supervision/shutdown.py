@@ -12,7 +12,7 @@ class Shutdown:
 
     Args:
         worker_id: The id of this worker.
-        registry: The attempts of this worker.
+        registry: The object that stores the attempts of this worker.
 
     Attributes:
         reason: Why attempts end together with the worker; empty while the worker runs.

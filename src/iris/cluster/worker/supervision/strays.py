@@ -21,7 +21,7 @@ class StrayProcesses:
     """The processes that became children of this worker because their parents have ended.
 
     Args:
-        registry: The attempts of this worker.
+        registry: The object that stores the attempts of this worker.
         token: The worker's token. Each process of an attempt has a mark in its environment, and the mark begins with
             this token.
         own_pids: The processes that the worker itself has started and that belong to no attempt.

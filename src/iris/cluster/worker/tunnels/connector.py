@@ -33,7 +33,7 @@ class OpenedTunnel:
     """A tunnel that a client has opened.
 
     Attributes:
-        key: Identifies the tunnel.
+        key: The task id, the attempt id and the id of the tunnel.
         attempt: The attempt to which the tunnel leads.
         request: The request that opened the tunnel.
     """

@@ -55,13 +55,13 @@ class Tunnels:
     sessions.
 
     Args:
-        registry: The attempts of this worker.
+        registry: The object that stores the attempts of this worker.
         connector: The object that connects the channels, for example to the ports of attempts.
-        times: The time limits.
+        times: The time limits for the connection to a client.
         event: The first word of the names of the events about these tunnels in the event log.
 
     Attributes:
-        times: The time limits.
+        times: The time limits for the connection to a client.
         event: The first word of the names of the events about these tunnels in the event log.
     """
 
@@ -173,7 +173,7 @@ class WorkerTunnel:
 
     Attributes:
         opened: The key of the tunnel, the attempt, and the client's request.
-        key: Identifies the tunnel.
+        key: The task id, the attempt id and the id of the tunnel.
         attempt: The attempt.
         tunnel: The channels of the tunnel.
     """

@@ -68,7 +68,7 @@ class Sender(Protocol):
 
         Args:
             method: The HTTP method.
-            url: The URL.
+            url: The URL of the request.
             headers: The headers, without `host`. They contain the length of a body that is given in parts.
             body: The whole body, or its parts.
             extensions: The extensions of httpcore and httpx, such as timeouts.

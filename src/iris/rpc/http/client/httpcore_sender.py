@@ -97,7 +97,7 @@ class HttpcoreSender:
 
         Args:
             method: The HTTP method.
-            url: The URL.
+            url: The URL of the request.
             headers: The headers, without `host`.
             body: The whole body, or its parts. With parts, `headers` contain the length.
             extensions: httpcore's extensions, such as timeouts.
@@ -201,7 +201,7 @@ class Answer:
 
     Attributes:
         status: The HTTP status.
-        headers: The headers.
+        headers: The HTTP headers of the request.
     """
 
     def __init__(

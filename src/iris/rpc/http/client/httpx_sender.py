@@ -153,7 +153,7 @@ class _Answer:
 
     Attributes:
         status: The HTTP status.
-        headers: The headers.
+        headers: The HTTP headers of the request.
         socket: The socket of the connection, if the transport reveals the socket, as httpx's own transport does.
     """
 

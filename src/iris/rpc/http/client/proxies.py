@@ -30,7 +30,7 @@ class ProxyFaultError(ConnectionError):
     """A proxy does not answer, or does not forward a call.
 
     Args:
-        proxy: The proxy.
+        proxy: The proxy between this client and the server.
         reason: What went wrong at the proxy.
         refused: Whether the proxy answered and refused, so that a retry is useless.
         asks_for_login: Whether the proxy refused because it needs a user name and a password.

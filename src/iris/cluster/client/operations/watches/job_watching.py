@@ -185,7 +185,7 @@ def watch_timeout(job_id: str, timeout_s: float, unreachable: BaseException | No
     """Return the error for a job that has not ended within the timeout.
 
     Args:
-        job_id: The job.
+        job_id: The id of the job.
         timeout_s: The timeout of the watch in seconds.
         unreachable: The error of the last request, if the controller did not answer. None: the controller answered.
     """

@@ -78,7 +78,7 @@ class JobListWatches:
     """The watches of the list of jobs.
 
     Args:
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         pages: The object that reads pages of the list of jobs.
         saver: The object that decides which saved state of a job a client may see.
         slices: The object that makes messages with many jobs in small steps.
@@ -151,7 +151,7 @@ class JobListWatch:
         caller: The client for which the watch was created. In the fair queue for large answers, the turns of the watch
             count as turns of this client.
         last_added: The highest number that a job has now.
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         pages: The object that reads pages of the list.
         saver: The object that decides which saved state of a job a client may see.
         slices: The object that makes messages with many jobs in small steps.

@@ -91,7 +91,7 @@ class LivePage:
         """Add the changes of the page since a version to a message.
 
         Args:
-            response: The message.
+            response: The message to the client.
             known: The version that the reader knows, or None for a new reader, who gets the whole page.
         """
         if known is None or known < self._forgotten:

@@ -41,7 +41,7 @@ class PageChoice:
     """The jobs that a request chooses.
 
     Attributes:
-        wanted: The conditions for the jobs.
+        wanted: The conditions that the jobs must meet.
         newest_first: Whether the newest job comes first.
         limit: The largest number of jobs on the page.
         first: The number of the job with which the page begins; None for the first page of the list.
@@ -63,7 +63,7 @@ class JobPages:
     """Reads pages of jobs, and counts jobs.
 
     Args:
-        jobs: All jobs.
+        jobs: The table of all jobs of the cluster.
         stored_jobs: The object whose threads run the reads of the database.
         store: The database, which contains the ended jobs.
         saver: The object that decides which saved state of a job a reader may see.
@@ -145,7 +145,7 @@ class JobPages:
         """Return how many ended jobs match a filter, by state.
 
         Args:
-            wanted: The filter.
+            wanted: The filter that selects the jobs.
             last: Jobs with higher numbers are not counted.
             without: The numbers of further jobs that are not counted.
         """

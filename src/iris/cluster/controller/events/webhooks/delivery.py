@@ -75,10 +75,10 @@ class WebhookDelivery:
     """The delivery of events to one webhook.
 
     Args:
-        settings: The webhook.
+        settings: The URL, the secret and the other settings of the webhook.
         sender: The object that sends the requests.
         number: The number of the last event that was delivered or given up.
-        journal: The events.
+        journal: The object that stores the events of the cluster.
         pages: The object that reads the stored events.
         saver: The object that stores the position of the delivery in the journal.
         pauses: The pauses between the tries of one event.

@@ -24,7 +24,7 @@ class Refusal:
     """Why a webhook did not accept an event.
 
     Attributes:
-        problem: The reason, for people.
+        problem: The reason, as text for people.
         is_final: Whether the answer says that a later try is useless, for example 400 or 404.
         retry_after_s: The number of seconds that the receiver asks the controller to wait before the next try; 0 if the
             answer does not say.
@@ -39,7 +39,7 @@ class WebhookSender:
     """Sends requests to one URL.
 
     Args:
-        url: The URL.
+        url: The URL of the request.
         proxy: The proxy through which the requests go; None if they go directly to the receiver.
 
     Raises:

@@ -29,8 +29,8 @@ class EndedJob(NamedTuple):
     """An ended job in the database, for the choice of the jobs to remove.
 
     Attributes:
-        number: The number of the job.
-        job_id: The job.
+        number: The number of the job in the database.
+        job_id: The id of the job.
     """
 
     number: int
@@ -65,7 +65,7 @@ def has_dropped_contents(db: sqlite3.Connection, number: int) -> bool:
     """Return whether the contents of an ended job were dropped, although the job is still stored.
 
     Args:
-        number: The number of the job.
+        number: The number of the job in the database.
     """
     statement = "SELECT 1 FROM jobs WHERE number=?1 AND NOT EXISTS (SELECT 1 FROM contents WHERE number=?1)"
     return db.execute(statement, (number,)).fetchone() is not None
