@@ -110,6 +110,37 @@ async def test_slices_of_a_reader_continue_after_a_tenth_of_a_second_of_urgent_w
     assert 0.1 <= world.now_s < 0.11
 
 
+async def test_slice_does_not_begin_if_urgent_work_began_while_the_reader_waited_for_another_slice() -> None:
+    world = World()
+    making = [asyncio.create_task(world.slices.run(world.work(name))) for name in "ab"]
+    await asyncio.sleep(0)
+    assert world.log == ["a 0"]
+    world.is_urgent = True
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert set(world.log) == {"a 0", "pause"}
+    world.is_urgent = False
+    assert await asyncio.gather(*making) == ["a", "b"]
+
+
+async def test_readers_that_wait_for_a_turn_wait_for_urgent_work_in_the_same_tenth_of_a_second() -> None:
+    world = World()
+    world.is_urgent = True
+    await asyncio.gather(*(world.slices.run_for(name, world.work(name)) for name in "abcdefghijkl"))
+    assert 0.1 <= world.now_s < 0.11
+
+
+async def test_parts_of_one_answer_wait_for_urgent_work_in_the_same_tenth_of_a_second() -> None:
+    world = World()
+    world.is_urgent = True
+    async with world.slices.lane.turn("reader"):
+        for name in "abc":
+            await world.slices.run(world.work(name))
+    assert 0.1 <= world.now_s < 0.11
+    await world.slices.run(world.work("later"))
+    assert world.now_s > 0.2
+
+
 async def test_work_in_the_background_pauses_after_each_slice_and_one_piece_runs_at_a_time() -> None:
     world = World()
     background = world.slices.in_background()
@@ -126,6 +157,18 @@ async def test_work_in_the_background_continues_without_pauses_after_a_second() 
     assert world.log[0] == "pause"
     assert world.log[-4:] == ["a 0", "a 1", "a 2", "a 3"]
     assert background.busy_s == pytest.approx(1.0)
+
+
+async def test_calls_of_one_piece_of_work_in_the_background_wait_for_urgent_work_in_the_same_second() -> None:
+    world = World()
+    background = world.slices.in_background()
+    world.is_urgent = True
+    for name in "abc":
+        await background.run(world.work(name))
+    assert 1.0 <= world.now_s < 1.1
+    background.begin_work()
+    await background.run(world.work("next"))
+    assert world.now_s >= 2.0
 
 
 def running_job(tasks: int) -> JobRecord:

@@ -8,12 +8,23 @@ equal shares. The state needs no lock, because only the event loop of the server
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 
 from iris.errors import ResourceExhaustedError, quoted
 from iris.reasons import ErrorReason
+
+_asked_s: ContextVar[float | None] = ContextVar("_asked_s", default=None)
+
+
+def asked_for_turn_s() -> float | None:
+    """Return when the work of the current asyncio task asked for the turn that it has now, in seconds of the clock of
+    its lane. Return None outside of a turn.
+    """
+    return _asked_s.get()
 
 
 class FairLane:
@@ -25,6 +36,7 @@ class FairLane:
         per_caller: The number of turns that one caller may have at the same time.
         waiting_per_caller: The number of turns that one caller may wait for, or None for any number.
         waiting: The number of turns that all callers together may wait for, or None for any number.
+        clock: A function that returns the time in seconds.
     """
 
     def __init__(
@@ -35,12 +47,14 @@ class FairLane:
         per_caller: int,
         waiting_per_caller: int | None = None,
         waiting: int | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._work = work
         self._at_once = at_once
         self._per_caller = per_caller
         self._waiting_per_caller = waiting_per_caller
         self._waiting = waiting
+        self._clock = clock
         self._running: Counter[str] = Counter()
         # For each caller, the queue of its work that waits for a turn. The caller whose queue comes first gets the next
         # turn.
@@ -67,10 +81,13 @@ class FairLane:
         Raises:
             ResourceExhaustedError: Too many pieces of work wait for a turn already.
         """
+        before, asked_s = _asked_s.get(), self._clock()
         await self._begin(caller)
+        _asked_s.set(asked_s)
         try:
             yield
         finally:
+            _asked_s.set(before)
             self._end(caller)
 
     async def _begin(self, caller: str) -> None:

@@ -9,6 +9,7 @@ much as two readers.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,13 +32,15 @@ def always(request: Any) -> bool:
     return True
 
 
-def reading_lane() -> FairLane:
+def reading_lane(clock: Callable[[], float] = time.perf_counter) -> FairLane:
     """Return the `FairLane` that limits heavy calls that only read the state of a server.
 
     All answers are made in slices on one event loop, therefore more turns at the same time would make nothing faster.
     Two turns per caller allow one answer to be encoded while the next one is made.
     """
-    return FairLane("lists and other large answers", at_once=4, per_caller=2, waiting_per_caller=256, waiting=4096)
+    return FairLane(
+        "lists and other large answers", at_once=4, per_caller=2, waiting_per_caller=256, waiting=4096, clock=clock
+    )
 
 
 @dataclass(slots=True)

@@ -133,6 +133,7 @@ class ClusterWatch:
             await asyncio.sleep(max(PERIOD_S, _SHARE * (self._slices.busy_s - busy_s)))
 
     async def _make_snapshot(self) -> None:
+        self._slices.begin_work()
         machines, queue = await self._view.all_machines(MOST_WAITING)
         self._machines.update(await self._slices.run(_machines_by_name(machines)))
         workers = await self._view.all_workers()

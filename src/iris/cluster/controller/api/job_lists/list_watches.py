@@ -300,9 +300,10 @@ class JobListWatch:
 
     async def _update(self) -> float:
         """Apply the noted changes of jobs to the page, and to the number of jobs in each state. Return how long this
-        has kept the controller busy, in seconds.
+        has kept the controller busy, in seconds. If the page was read again, the whole time of the read counts.
         """
         assert self._counts is not None, "the list was loaded"
+        self._background.begin_work()
         busy_s = self._background.busy_s
         changed, self._changed = dict(sorted(self._changed.items())), {}
         removed, self._removed = self._removed, {}
