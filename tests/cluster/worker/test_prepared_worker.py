@@ -73,6 +73,10 @@ def test_first_workers_are_forked_from_the_server_and_a_killed_worker_is_replace
     with running_cluster(tmp_path, workers=2) as server, IrisClient.remote(server.address) as client:
         forked = psutil.Process(server.process.pid).children()
         assert [worker.name() for worker in forked] == ["iris-worker"] * 2
+        wait_until(
+            lambda: {name_of(child) for child in forked[0].children()} == {"iris-launcher", "iris-reaper"},
+            "the names of the launcher and the reaper, which differ from the name of the worker",
+        )
         forked[1].kill()
         wait_until(
             lambda: [

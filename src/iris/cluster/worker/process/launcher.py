@@ -37,6 +37,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from iris.cluster.worker.process.tracing import allow_tracer, needs_tracer, yama_scope
+from iris.system.process_identity import set_process_name
 
 _LENGTH = struct.Struct("!I")
 _STREAMS = 3
@@ -184,6 +185,7 @@ def start_launcher() -> Launcher:
             # The launcher gets its own session, so that neither Ctrl-C in a terminal nor a signal to the worker's group
             # reaches it.
             os.setsid()
+            set_process_name("iris-launcher")  # A kill of all processes with the worker's name must not kill it.
             # A SIGTERM to the launcher is passed on to the worker.
             signal.signal(signal.SIGTERM, lambda *_: os.kill(worker_pid, signal.SIGTERM))
             gc.freeze()

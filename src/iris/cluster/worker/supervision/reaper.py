@@ -27,7 +27,7 @@ import time
 
 from iris.cluster.worker.limits import cgroup
 from iris.cluster.worker.process.launcher import Launcher
-from iris.system.process_identity import identify_process
+from iris.system.process_identity import identify_process, set_process_name
 
 MARK_VARIABLE = "IRIS_ATTEMPT_MARK"
 _PR_SET_CHILD_SUBREAPER = 36
@@ -133,6 +133,7 @@ def start_reaper(worker_token: str, launcher: Launcher | None = None) -> Reaper:
         try:
             os.close(writing)
             os.setsid()
+            set_process_name("iris-reaper")  # A kill of all processes with the worker's name must not kill the reaper.
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
             known = None
