@@ -184,7 +184,7 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     "--inherit-env/--no-inherit-env",
     default=True,
     help="Whether this job also gets the --env variables of its parent job, if a task of the parent job submits it."
-    " Default: it does. With --no-inherit-env, the job gets the environment of its worker and its own --env.",
+    " Default: it does. With --no-inherit-env, such a job gets the environment of its worker and its own --env.",
 )
 @click.option(
     "--port",
