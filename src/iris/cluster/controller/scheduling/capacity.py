@@ -211,7 +211,7 @@ class FreeCapacity:
         return distribute_slots(gang, candidates, self.free)
 
     def units(self, gang: GangRequest, position: int) -> int:
-        """Return how many of the units that `units_wanted` counts for a gang the machine at a position can provide. The
+        """Return how many units of a gang the machine at a position can provide. `units_wanted` defines the units. The
         machine must be one of `members(gang)`.
         """
         need, (cpu, memory, gpu) = gang.need, self._amounts
