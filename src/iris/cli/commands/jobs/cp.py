@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import posixpath
+import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
@@ -18,7 +22,9 @@ from iris.cli.output.printer import Output
 from iris.cli.output.upload_display import CopyDisplay
 from iris.cluster.types import make_task_id
 from iris.counts import counted
-from iris.errors import FailedPreconditionError, IrisError, NotFoundError
+from iris.errors import FailedPreconditionError, IrisError, NotFoundError, quoted
+from iris.reasons import ErrorReason
+from iris.rpc import cluster_pb2
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -31,7 +37,7 @@ Copy files from a task to this machine, or from this machine into a running task
 
 One of SOURCE and DESTINATION is JOB:PATH or JOB/task-N:PATH, and the other one is a local path. JOB is an id, the
 beginning of an id, or '@' for your latest job. PATH is relative to the working directory of the task; an empty PATH is
-the directory itself. '-' is stdin or stdout.
+the directory itself. '-' is stdin or stdout. Several SOURCEs need a folder as DESTINATION.
 
 \b
   iris cp train-1a2b3c4d/task-0:checkpoints ./checkpoints
@@ -39,23 +45,40 @@ the directory itself. '-' is stdin or stdout.
   iris cp @:loss.csv - | tail                print a file
   iris cp new-lr.json @/task-2:config/       into the directory 'config' of a running task
   iris cp sweep-9c0d1e2f:results ./all       from each task, to ./all/task-0, ./all/task-1, …
+  iris cp @:loss.csv @:model.pt results/     two files into the folder 'results'
 
 Directories are copied whole, with permissions, times and symbolic links. Links that lead out of the copied directory
 are skipped. If DESTINATION is an existing directory, the copy is put into it and keeps its name; 'DIR/.' copies the
 contents of DIR. After a lost connection, the copy continues with the missing part. The hash of each file is checked.
+
+Several SOURCEs are all checked before the first one is copied: each of them must exist, no two of them may have the
+same name, and a folder that does not exist yet must be given with '/' at its end. If a job has several tasks, a task
+without the file is reported at the end.
 """
+
+
+# After one of these errors, the other files can still be copied.
+_ERRORS_OF_ONE_FILE = (NotFoundError, FailedPreconditionError)
 
 
 class _Place(NamedTuple):
     """SOURCE or DESTINATION.
 
     Attributes:
+        text: SOURCE or DESTINATION, as the user has typed it.
         job: The name of the job or task, or None for a local path.
         path: The local path, or the path in the task.
     """
 
+    text: str
     job: str | None
     path: str
+
+    @property
+    def name(self) -> str:
+        """The name of the copy in a folder. An empty string if the contents of a directory are copied."""
+        name = Path(self.path).name if self.job is None else posixpath.basename(self.path.rstrip("/"))
+        return "" if name in (".", "..") else name
 
 
 def _place(text: str) -> _Place:
@@ -63,8 +86,8 @@ def _place(text: str) -> _Place:
     begin with `/` or `.`."""
     job, colon, path = text.partition(":")
     if not colon or not job or text.startswith(("/", ".")):
-        return _Place(None, text)
-    return _Place(job, path)
+        return _Place(text, None, text)
+    return _Place(text, job, path)
 
 
 @click.command(help=_HELP, short_help="Copy files from and to tasks.")
@@ -77,15 +100,13 @@ def _place(text: str) -> _Place:
 )
 @json_option()
 @address_option
-@click.argument("source", metavar="SOURCE", shell_complete=complete_file)
-@click.argument("destination", metavar="DESTINATION", shell_complete=complete_file)
-def cp(*, source: str, destination: str, attempt_id: int | None, as_json: bool, address: str | None) -> int:
+@click.argument("paths", metavar="SOURCE... DESTINATION", nargs=-1, required=True, shell_complete=complete_file)
+def cp(*, paths: tuple[str, ...], attempt_id: int | None, as_json: bool, address: str | None) -> int:
     """See `_HELP`."""
-    come, go = _place(source), _place(destination)
-    if (come.job is None) == (go.job is None):
-        raise click.UsageError(
-            "one of SOURCE and DESTINATION must be JOB:PATH or JOB/task-N:PATH, and the other one a local path"
-        )
+    if len(paths) < 2:
+        raise click.UsageError(f"missing DESTINATION: expected SOURCE and DESTINATION, got only {quoted(paths[0])}")
+    come, go = [_place(source) for source in paths[:-1]], _place(paths[-1])
+    _check_places(come, go)
     if go.job is not None and attempt_id is not None:
         raise click.UsageError(
             "--attempt is only for copies from a task: a copy to a task always goes to its running attempt"
@@ -96,24 +117,154 @@ def cp(*, source: str, destination: str, attempt_id: int | None, as_json: bool, 
     output = Output(as_json=as_json)
     display = CopyDisplay(output)
     with connect(address) as connection:
-        client = connection.client
-        target = Lookup(client, with_tasks=False).one(come.job or go.job or "")
+        client, lookup = connection.client, Lookup(connection.client, with_tasks=False)
+        copies: list[_Result]
         if go.job is not None:
-            copies = [_upload(client, come.path, target, go.path, display)]
+            copies = _upload_all(client, come, lookup.one(go.job), go.path, display)
         elif to_stdout:
             display.is_quiet = True
-            client.download(_only_task(target), come.path, cast(BinaryIO, _Stdout(output)), attempt_id=attempt_id)
+            task_id = _only_task(lookup.one(come[0].job or ""))
+            client.download(task_id, come[0].path, cast(BinaryIO, _Stdout(output)), attempt_id=attempt_id)
             return 0
         else:
-            copies = _download(client, target, come.path, go.path, attempt_id, display)
+            targets = [lookup.one(place.job or "") for place in come]
+            copies = _download_all(client, list(zip(come, targets, strict=True)), go.path, attempt_id, display)
     display.end()
     return _report(output, copies)
 
 
-def _upload(client: IrisClient, source: str, target: Target, path: str, display: CopyDisplay) -> _Result:
+def _check_places(come: Sequence[_Place], go: _Place) -> None:
+    """Refuse sources and a destination that do not fit together."""
+    for place in come:
+        if (place.job is None) == (go.job is None):
+            got = f", got {quoted(place.text)} and {quoted(go.text)}" if len(come) > 1 else ""
+            raise click.UsageError(
+                "one of SOURCE and DESTINATION must be JOB:PATH or JOB/task-N:PATH, and the other one a local"
+                f" path{got}"
+            )
+    if len(come) > 1 and any(place.job is None and place.path == "-" for place in (*come, go)):
+        raise click.UsageError(f"'-' (stdin or stdout) needs exactly one SOURCE, got {len(come)}")
+
+
+def _upload_all(
+    client: IrisClient, come: Sequence[_Place], target: Target, path: str, display: CopyDisplay
+) -> list[_Result]:
+    """Copy local files into one task. Several sources are checked before the first byte is copied."""
     task_id = _only_task(target)
-    local: Path | BinaryIO = sys.stdin.buffer if source == "-" else Path(source)
-    return _Result(task_id, client.upload(local, task_id, path, on_progress=display.show), None)
+    if len(come) == 1:
+        source: Path | BinaryIO = sys.stdin.buffer if come[0].path == "-" else Path(come[0].path)
+        copied = client.upload(source, task_id, path, on_progress=display.show)
+        return [_Result(task_id, copied, None, come[0].text)]
+    _check_names([(place, "") for place in come])
+    for place in come:
+        _check_readable(place.path)
+    _check_task_folder(client, task_id, path)
+    results = []
+    for place in come:
+        display.begin(place.text)
+        try:
+            copied = client.upload(Path(place.path), task_id, path, on_progress=display.show)
+            results.append(_Result(task_id, copied, None, place.text))
+        except IrisError as error:
+            results.append(_Result(task_id, None, error, place.text))
+            if not isinstance(error, _ERRORS_OF_ONE_FILE):
+                break  # The next copy would fail, too, for example because the controller does not answer.
+    return results
+
+
+def _download_all(
+    client: IrisClient,
+    wanted: Sequence[tuple[_Place, Target]],
+    to: str,
+    attempt_id: int | None,
+    display: CopyDisplay,
+) -> list[_Result]:
+    """Copy files from tasks to this machine. Several sources are checked before the first byte is copied."""
+    if len(wanted) > 1:
+        can_be_created = to.endswith("/") and not os.path.lexists(to.rstrip("/"))
+        if not os.path.isdir(to) and not can_be_created:
+            raise _not_a_folder(to, "")
+        _check_names([(place, "task-N" if _has_folders(target) else "") for place, target in wanted])
+        for place, target in wanted:
+            if not _has_folders(target):
+                client.cluster.list_task_files(_only_task(target), place.path, attempt_id=attempt_id)
+    results: list[_Result] = []
+    for place, target in wanted:
+        if len(wanted) > 1:
+            display.begin(place.text)
+        try:
+            copies = _download(client, target, place.path, to, attempt_id, display)
+        except IrisError as error:
+            if len(wanted) == 1:
+                raise
+            results.append(_Result(target.name, None, error, place.text))
+            if not isinstance(error, _ERRORS_OF_ONE_FILE):
+                break  # The next copy would fail, too, for example because the controller does not answer.
+            continue
+        results += [copy._replace(source=place.text) for copy in copies]
+    return results
+
+
+def _has_folders(target: Target) -> bool:
+    """Return whether the files of the target come from several tasks, each of which gets a folder."""
+    return target.task_index is None and target.job.num_tasks > 1
+
+
+def _check_names(places: Sequence[tuple[_Place, str]]) -> None:
+    """Refuse two sources with the same name in the same folder, because the second copy would replace the first one."""
+    earlier: dict[tuple[str, str], _Place] = {}
+    for place, folder in places:
+        other = earlier.setdefault((folder, place.name), place)
+        if other is not place:
+            what = f"have the name {quoted(place.name)}" if place.name else "copy the contents of a directory"
+            raise click.UsageError(
+                f"{quoted(other.text)} and {quoted(place.text)} both {what}, so one copy would replace the other: copy"
+                " them to different folders, with one command each"
+            )
+
+
+def _check_readable(path: str) -> None:
+    """Refuse a local path that cannot be copied.
+
+    Raises:
+        FailedPreconditionError: The path does not exist, is not a file or directory, or cannot be read.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            os.scandir(path).close()
+        elif stat.S_ISREG(mode):
+            open(path, "rb").close()
+        else:
+            raise FailedPreconditionError(f"{quoted(path)} is not a regular file or a directory: no file was copied")
+    except OSError as error:
+        raise FailedPreconditionError(f"cannot read {quoted(path)}: {error.strerror}; no file was copied") from error
+
+
+def _check_task_folder(client: IrisClient, task_id: str, path: str) -> None:
+    """Refuse a path of a task that is not a directory. A missing directory is accepted if the path ends with `/`.
+
+    Raises:
+        FailedPreconditionError: The path is a file, or a missing directory without `/`.
+    """
+    try:
+        (found, *_) = client.cluster.list_task_files(task_id, path.rstrip("/"))
+    except NotFoundError as error:
+        if error.reason != ErrorReason.FILE_NOT_FOUND:
+            raise
+        if path.endswith("/"):
+            return
+    else:
+        if found.type == cluster_pb2.FILE_TYPE_DIRECTORY:
+            return
+    raise _not_a_folder(path, f" of {task_id}")
+
+
+def _not_a_folder(path: str, whose: str) -> FailedPreconditionError:
+    return FailedPreconditionError(
+        f"several SOURCEs need a folder as DESTINATION, but {quoted(path)} is not a folder{whose}: write a new name"
+        " with '/' at its end to create a folder"
+    )
 
 
 def _download(
@@ -136,7 +287,7 @@ def _download(
         try:
             copied = client.download(task_id, path, folder, attempt_id=attempt_id, on_progress=display.show)
             results.append(_Result(task_id, copied, None))
-        except (NotFoundError, FailedPreconditionError) as error:
+        except _ERRORS_OF_ONE_FILE as error:
             # An error of one task is reported at the end, so that the files of the other tasks are copied.
             results.append(_Result(task_id, None, error))
     return results
@@ -166,11 +317,13 @@ class _Result(NamedTuple):
         task_id: The id of the task.
         copied: The `Copied` object that describes the copied files, or None after an error.
         error: The error that ended the copy, or None if the files were copied.
+        source: SOURCE, as the user has typed it.
     """
 
     task_id: str
     copied: Copied | None
     error: IrisError | None
+    source: str = ""
 
 
 def _only_task(target: Target) -> str:
@@ -184,10 +337,11 @@ def _only_task(target: Target) -> str:
 
 def _report(output: Output, results: list[_Result]) -> int:
     document = []
-    for task_id, copied, error in results:
+    for task_id, copied, error, source in results:
         if copied is not None:
             document.append(
                 {
+                    "source": source,
                     "task_id": task_id,
                     "path": str(copied.path),
                     "files": copied.files,
