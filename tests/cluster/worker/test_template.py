@@ -15,6 +15,7 @@ from support.waiting import wait_until
 
 from iris.cluster.worker.supervision.fork_client import Order
 from iris.cluster.worker.supervision.fork_server import ForkedWorker, ForkServer
+from iris.system.process_identity import process_name
 
 
 def no_fork() -> int:
@@ -47,7 +48,7 @@ def test_fork_server_that_cannot_fork_a_cleaning_process_cleans_up_after_a_worke
     assert not scratch.exists()
 
 
-def test_event_log_of_a_forked_worker_is_rotated(tmp_path: Path) -> None:
+def test_forked_worker_has_the_name_of_a_worker_and_rotates_its_event_log(tmp_path: Path) -> None:
     controller = "http://127.0.0.1:1"  # No controller listens at this port, and each failed call is an event.
     config = json.dumps({"event_log_bytes": 1000, "log_level": "debug"})
     environment = os.environ | {"TMPDIR": str(tmp_path)}
@@ -60,4 +61,6 @@ def test_event_log_of_a_forked_worker_is_rotated(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, "--controller", controller, "--config", config]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE) as starter:
         wait_until(lambda: list(tmp_path.glob("*/*/attempts.log.1")), "a rotated event log")
+        (identity,) = tmp_path.glob("*/*/identity")
+        assert process_name(json.loads(identity.read_text())["pid"]) == "iris-worker"
     assert starter.returncode == 0

@@ -40,8 +40,9 @@ from pathlib import Path
 
 from iris.cluster.worker.supervision.fork_client import ORDER_S, Order, inside, remove
 from iris.cluster.worker.supervision.forked_program import become_worker, close_all_except, load_worker
-from iris.cluster.worker.supervision.worker_identity import event_log_file
+from iris.cluster.worker.supervision.worker_identity import WORKER_NAME, event_log_file
 from iris.system.inherited import use_defaults
+from iris.system.process_identity import set_process_name
 
 IDLE_S = 600.0
 _PAUSE_S = 0.02
@@ -224,14 +225,15 @@ class ForkServer:
 
 
 def _set_up_worker(order: Order, token: str, scratch: Path, held: int) -> str:
-    """Turn this forked process into a worker: set its environment, message file, session and arguments, and close all
-    descriptors of the fork server. Return the worker's token, with which the worker marks its processes.
+    """Turn this forked process into a worker: set its name, environment, message file, session and arguments, and close
+    all descriptors of the fork server. Return the worker's token, with which the worker marks its processes.
     """
     template = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != template:
         os._exit(1)
     os.setsid()
+    set_process_name(WORKER_NAME)
     messages = os.open(event_log_file(scratch, _ATTEMPTS), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
