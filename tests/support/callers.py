@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from iris.cluster.pickles.loading import load_here
-from iris.cluster.worker.process import run_callable
+from iris.cluster.worker.process import start_callable
 from iris.versions import python_version
 
 # A module of the caller's: writes what a client would send.
@@ -76,7 +76,7 @@ class Caller:
 
     def try_to_run(self, **env: str) -> subprocess.CompletedProcess[str]:
         """Run the submitted callable in the same way as a worker, and return the finished process."""
-        command = [sys.executable, "-P", run_callable.__file__, self.entrypoint, self.result, python_version()]
+        command = [sys.executable, "-P", start_callable.__file__, self.entrypoint, self.result, python_version()]
         return subprocess.run(
             command, cwd=self.work, env={**os.environ, **env}, capture_output=True, text=True, check=False
         )

@@ -20,12 +20,12 @@ import pytest
 from iris.cluster.client.pickling import pickle_entrypoint
 from iris.cluster.pickles.transfer_limits import MAX_RESULT_BYTES
 from iris.cluster.types import Entrypoint
-from iris.cluster.worker.process import run_callable
+from iris.cluster.worker.process import start_callable
 from iris.reasons import FailureCode
 from iris.versions import python_version
 
-BY_FILE = ("-P", run_callable.__file__)
-BY_NAME = ("-m", "iris.cluster.worker.process.run_callable")
+BY_FILE = ("-P", start_callable.__file__)
+BY_NAME = ("-m", "iris.cluster.worker.process.start_callable")
 
 
 @dataclass

@@ -18,7 +18,13 @@ _SHOWN = 40
 _SHOWN_PART = 100  # The table shows the functions whose `total_bytes` is at least 1/100 of the peak.
 _Frame = tuple[str, str, int]
 # The modules that run before the program of a task starts.
-_START_PARTS = ("/memray/commands/", "/memray/__main__.py", "/iris/cluster/worker/process/run_callable.py", "/runpy.py")
+_START_PARTS = (
+    "/memray/commands/",
+    "/memray/__main__.py",
+    "/iris/cluster/worker/process/start_callable.py",
+    "/iris/cluster/worker/process/run_callable.py",
+    "/runpy.py",
+)
 _START_FILES = ("<frozen runpy>", "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
 _START: _Frame = ("(start of the program)", "", 0)
 

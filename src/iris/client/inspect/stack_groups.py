@@ -30,7 +30,8 @@ _INSTALLED = re.compile(r"/(site|dist)-packages/")
 # same in all stacks.
 _BEGINNINGS = (
     ("threading.py", ("_bootstrap", "_bootstrap_inner", "run")),
-    ("iris/cluster/worker/process/run_callable.py", ("main", "<module>")),
+    ("iris/cluster/worker/process/start_callable.py", ("<module>",)),
+    ("iris/cluster/worker/process/run_callable.py", ("main", "<module>")),  # older workers start this file
     ("iris/cluster/worker/process/run_inputs.py", ("run_inputs", "<module>")),
     ("<frozen runpy>", ("_run_code", "_run_module_as_main", "run_path", "_run_module_code")),
     ("/runpy.py", ("_run_code", "_run_module_as_main", "run_path", "_run_module_code")),

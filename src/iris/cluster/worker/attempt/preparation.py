@@ -13,7 +13,7 @@ from iris.cluster.worker.attempt.ports import PortReservations
 from iris.cluster.worker.attempt.unpack_workspace import copy_workspace, unpack_workspace
 from iris.cluster.worker.controller_link.connection import ControllerConnection
 from iris.cluster.worker.paths import WorkerDir
-from iris.cluster.worker.process import run_callable
+from iris.cluster.worker.process import start_callable
 from iris.errors import DeadlineExceededError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
@@ -78,7 +78,7 @@ class AttemptPreparer:
                 paths.append(str(directory.inputs))
             # The program is started by its path and with -P, so that no file of the workspace can hide a module that
             # the program needs to start.
-            command = [sys.executable, "-P", run_callable.__file__, *paths]
+            command = [sys.executable, "-P", start_callable.__file__, *paths]
         if request.profile_memory:
             (directory.profiled / PROFILE_DIRECTORY).mkdir(parents=True)
         attempt.build_finished_ms = now_ms()

@@ -1,9 +1,9 @@
-"""The program that runs a callable in a task's process.
+"""Runs a callable in a task's process. The program `start_callable.py` loads this module by its path.
 
-        python -P run_callable.py ENTRYPOINT_FILE RESULT_FILE [PICKLED_BY [INPUT_FILE]]
+        python -P start_callable.py ENTRYPOINT_FILE RESULT_FILE [PICKLED_BY [INPUT_FILE]]
 
-The worker does not use `python -m iris.cluster.worker.process.run_callable`, because a file `iris.py` in the task's
-working directory would hide the package. For the same reason, and to start fast, this program imports no part of Iris.
+This module imports no part of Iris, because a file `iris.py` in the task's working directory would hide the package,
+and because a task must start fast.
 
 The program unpickles the callable and its arguments, calls the callable, and ends like a Python script. The program
 waits for threads and runs `atexit` functions. `sys.exit()` sets the exit code, an uncaught exception prints a traceback
@@ -99,7 +99,7 @@ def _allow_stacks_of_forks() -> None:
     os.register_at_fork(after_in_child=lambda: prctl(0x59616D61, worker, 0, 0, 0))
 
 
-# In a task with inputs, this program loads `run_inputs.py`, which calls the functions below.
+# In a task with inputs, `main` loads `run_inputs.py`, which calls the functions below.
 
 
 def become_task_process() -> None:
@@ -160,7 +160,7 @@ def write_result(result: str, data: bytes) -> None:
 
 
 def _load_beside(name: str) -> Any:
-    """Load a module from the folder of this program by its path, so that the package `iris` is not imported."""
+    """Load a module from this folder by its path, so that the package `iris` is not imported."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
     spec = importlib.util.spec_from_file_location(f"_iris_{name}", path)
     assert spec is not None
@@ -370,7 +370,3 @@ def _write(path: str, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(beside)  # The file may be incomplete, because the disk is full. Therefore the file is removed.
         raise
-
-
-if __name__ == "__main__":
-    main()

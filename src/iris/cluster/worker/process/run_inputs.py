@@ -1,6 +1,6 @@
 """Calls a callable once for each input of a task, and survives inputs that end the process.
 
-The program `run_callable.py` loads this module in a task with inputs. Like that program, this module imports no part of
+The module `run_callable.py` loads this module in a task with inputs. Like that module, this module imports no part of
 Iris. A child process calls the callable, and sends each outcome to the task's first process through a pipe. If the
 child process ends before its last input, the input that it worked on has failed. Another child process continues with
 the next input. The first process loads nothing of the user's code, so that it can fork at any time.
