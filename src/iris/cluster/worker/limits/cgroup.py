@@ -11,6 +11,7 @@ The reaper imports this module and must stay small, so this module imports nothi
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 
@@ -187,6 +188,7 @@ def with_those_above(path: str) -> list[str]:
     return found
 
 
+@functools.cache  # The table of mounts can be long, and the mount point does not change while this process runs.
 def _mount_point() -> str | None:
     """Return the mount point of the cgroup hierarchy (version 2). Return None if only a part of the hierarchy is
     mounted.

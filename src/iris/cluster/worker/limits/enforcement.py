@@ -132,9 +132,16 @@ class Enforcement:
         made = None if self._cgroups is None else self._cgroups.make(f"{self._token}.{attempt_number}")
         return watching if made is None else CgroupEnforcer(made, limits, watching)
 
+    def pause(self) -> bool:
+        """Return whether no call of `refresh` is needed until an attempt starts. Call this method while no attempt is
+        running. An idle worker must hardly use the CPU.
+        """
+        self._oom_kills.forget()
+        return not self._closing
+
     def refresh(self) -> None:
-        """Count the processes that the system has killed, and close released enforcers. Call this method before each
-        check, in the same thread.
+        """Count the processes that the system has killed, and close released enforcers. While an attempt is running,
+        call this method before each check, in the same thread.
         """
         self._oom_kills.refresh()
         for _ in range(len(self._closing)):
@@ -158,7 +165,8 @@ class WatchEnforcer:
 
     Args:
         limits: The limits of the attempt.
-        oom_kills: The object that counts the processes that the system killed because memory ran out.
+        oom_kills: The object that counts the processes that the system killed because memory ran out. The enforcer
+            ignores kills before its own creation.
         clock_s: A function that returns the time of the monotonic clock, in seconds.
     """
 
@@ -167,6 +175,7 @@ class WatchEnforcer:
     ) -> None:
         self._limits = limits
         self._oom_kills = oom_kills
+        self._oom_kills_before = oom_kills.count()
         self._clock_s = clock_s
         self._measure_at_s = 0.0
 
@@ -204,7 +213,7 @@ class WatchEnforcer:
         """Return an explanation that memory ran out, if the system has killed processes recently. These processes may
         belong to other attempts, because the system does not report which processes it has killed.
         """
-        if not self._oom_kills.recently():
+        if not self._oom_kills.recently(self._oom_kills_before):
             return None
         if exited.code == _KILLED:
             return machine_out_of_memory()
@@ -269,7 +278,7 @@ class OomKills:
     """Counts the processes that the system has killed because memory ran out."""
 
     def __init__(self) -> None:
-        self._counts = [cgroup.count_oom_kills()]
+        self._counts: list[int] = []
 
     def refresh(self) -> None:
         """Count the killed processes now."""
@@ -277,11 +286,22 @@ class OomKills:
         # between two checks.
         self._counts = [*self._counts[-2:], cgroup.count_oom_kills()]
 
-    def recently(self) -> bool:
+    def count(self) -> int:
+        """Return the number of processes that the system has killed since its start."""
+        return cgroup.count_oom_kills()
+
+    def forget(self) -> None:
+        """Forget the counts of earlier checks, because no attempt is running, and checks pause."""
+        self._counts = []
+
+    def recently(self, before: int) -> bool:
         """Return whether the system has killed a process during the last three calls of `refresh` or between these
         calls.
+
+        Args:
+            before: An earlier result of `count`. Kills that are contained in this number are ignored.
         """
-        return cgroup.count_oom_kills() > self._counts[0]
+        return cgroup.count_oom_kills() > max([before, *self._counts[:1]])
 
 
 def out_of_memory(limit_bytes: int, used_bytes: int | None = None) -> LimitExceeded:

@@ -45,6 +45,7 @@ class Sampler:
         # The thread is started before the first sample is needed, because a task may use up the limit of processes, and
         # then no thread can start.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "sampler")
+        self._thread.submit(int)
 
     async def sample(self, attempts: Sequence[tuple[Attempt, str]]) -> list[Sample]:
         """Measure the processes of attempts, and return one sample for each attempt.
@@ -52,6 +53,8 @@ class Sampler:
         Args:
             attempts: Pairs of an attempt and the mark in the environment of its processes.
         """
+        if not attempts and self._enforcement.pause():
+            return []
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._sample, attempts)
 
     async def find_processes(self, attempt: Attempt, mark: str) -> list[Process]:
