@@ -189,7 +189,8 @@ def test_exception_of_a_callable_is_written_as_traceback_and_failure_text(worker
     lines = ended.stderr.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert "in failing" in lines[1], "the traceback begins with the user's code"
-    assert "run_callable" not in ended.stderr.replace("test_run_callable", "")
+    for program in ("run_callable", "start_callable"):
+        assert program not in ended.stderr.replace("test_run_callable", "")
     assert {'    deeper("shard 3")', '    raise ValueError(f"bad {what}")'} <= set(lines)
     assert lines[-1] == "ValueError: bad shard 3"
     assert ended.traceback == ended.stderr
@@ -408,6 +409,21 @@ def test_an_entrypoint_that_cannot_be_unpickled_is_a_failure(worker: Worker, con
 
 
 # --- what the callable sees
+
+
+def test_bytecode_of_the_program_is_stored(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    stored = worker.run(lambda: sys.modules["_iris_run_callable"].__cached__).value()
+    assert Path(stored).is_file()
+
+
+def test_garbage_collector_runs_in_a_callable_and_knows_its_objects(worker: Worker) -> None:
+    def main(argument: object) -> tuple[bool, bool]:
+        import gc
+
+        return gc.isenabled(), any(known is argument for known in gc.get_objects())
+
+    assert worker.run(main, Point(1)).value() == (True, True)
 
 
 def test_working_directory_of_a_callable_is_first_on_sys_path(worker: Worker) -> None:

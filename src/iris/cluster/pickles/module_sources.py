@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import types
@@ -130,4 +129,6 @@ def _digest(file: str, loader: object) -> str:
             data = get_data(file)
         except Exception:  # noqa: BLE001 - The user's loader can raise any exception.
             return ""
+    import hashlib  # The import is here because most tasks do not need it, and because it is slow.
+
     return hashlib.sha256(data).hexdigest()

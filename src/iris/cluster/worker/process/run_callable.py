@@ -28,6 +28,7 @@ import the modules themselves, so the modules must be installed on the worker or
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import os
@@ -59,6 +60,7 @@ def main() -> None:
         threading.excepthook = _show_thread_error
     _allow_stacks_of_forks()
     if len(rest) > 1:
+        _resume_collector()
         _load_beside("run_inputs").run_inputs(sys.modules[__name__], entrypoint, result, *rest)
         return
     modules = None
@@ -75,6 +77,16 @@ def main() -> None:
         _end(error, result, modules)
     else:
         _keep(value, result, modules.own_names())
+
+
+def _resume_collector() -> None:
+    """Start the garbage collector, which `start_callable.py` has stopped. From now on, the collector skips the modules
+    that the program itself has loaded. This saves about 8 ms of CPU time in each task, mostly at the end of the task.
+
+    Call this function before the user's objects are loaded, because the collector never frees skipped objects.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 def _allow_stacks_of_forks() -> None:
@@ -201,7 +213,9 @@ def _load(entrypoint: str) -> _Loaded:
     """Return the callable with its arguments, and the `TaskModules` that contain the callable's module."""
     try:
         with open(entrypoint, "rb") as file:
-            loaded: _Loaded = _load_pickles("loading").load_in_task(file.read())
+            loading = _load_pickles("loading")
+            _resume_collector()
+            loaded: _Loaded = loading.load_in_task(file.read())
             return loaded
     except ModuleNotFoundError as error:
         raise _CannotStart(f"the callable cannot be unpickled on the worker: {_describe(error)}") from error
