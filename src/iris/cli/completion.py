@@ -29,7 +29,7 @@ class JobName(click.ParamType[Any]):
     """The type of an argument that names a job. A shell completes the ids of jobs, and of tasks after `JOB/`.
 
     Args:
-        with_tasks: Whether the argument may name a task, too.
+        with_tasks: Whether the command's argument may also name a task.
     """
 
     name = "job"

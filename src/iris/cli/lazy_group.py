@@ -30,10 +30,10 @@ class SuggestingGroup(click.Group):
     Args:
         hint: A function that returns the hint for words of other tools, or an empty string if it knows no hint.
         aliases: The command for each other name of a command. Help lists the other names in a separate section.
-        attributes: The arguments of `click.Group`.
+        attributes: Keyword arguments that are passed on to `click.Group`.
 
     Attributes:
-        aliases: The command for each alias.
+        aliases: The name of the command for each alias.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class LazyGroup(SuggestingGroup):
     Args:
         modules: The module of each command, by the name of the command. A variable of the same name in the module
             contains the command. Help lists the commands in this order.
-        attributes: The other arguments of `SuggestingGroup`.
+        attributes: Keyword arguments that are passed on to `SuggestingGroup`.
     """
 
     def __init__(self, modules: Mapping[str, str], **attributes: Any) -> None:

@@ -107,7 +107,7 @@ class _TerminalPrinter:
     """Prints to a terminal. A partial line is shown below all other lines.
 
     Attributes:
-        is_over: Whether the terminal is closed.
+        is_over: Whether the terminal was closed, so that nothing more can be shown.
     """
 
     shows_partial_lines = True

@@ -136,7 +136,7 @@ def job_failure(
         job_id: The id of the job.
         status: The final status of the job.
         task: The task that failed first, or None if no task failed.
-        lines: The last lines of this task.
+        lines: The last log lines of the failed task.
     """
     text = f"job {job_id!r} ended as {state_name(status.state)}: {status.error or 'no reason was given'}"
     if task is None:

@@ -32,7 +32,7 @@ def load_raised(pickled: bytes, traceback: str, loads: Callable[[bytes], Any] | 
 
     Args:
         pickled: The pickled exception, or no bytes if the task could not pickle the exception.
-        traceback: The traceback in the task.
+        traceback: The traceback of the exception in the task, as text.
         loads: `load_exception` documents this argument.
     """
     text = RemoteTraceback(traceback)

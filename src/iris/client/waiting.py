@@ -36,8 +36,8 @@ class Wait:
 
     Attributes:
         job_id: The id of the job.
-        limit_s: The time limit of the user in seconds.
-        end: The end of the time limit, on the monotonic clock. `math.inf`: no limit.
+        limit_s: The time limit that the user has set, in seconds.
+        end: When the time limit ends, on the monotonic clock. `math.inf`: no limit.
         longest_pause_s: The longest pause between two tries while the controller does not answer.
         shown_task: The index of the task whose lines are printed, or None if no lines are printed.
         names_other_tasks: Whether a notice says that the lines of other tasks are not printed.

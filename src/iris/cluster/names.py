@@ -62,7 +62,7 @@ def check_name(kind: str, name: str) -> None:
 
     Args:
         kind: The kind of object with the name, for example "job", for the error.
-        name: The name to check.
+        name: The name of the object to check.
 
     Raises:
         InvalidArgumentError: The name is not text, is empty, or breaks the rule. The error's text names the character.

@@ -64,7 +64,7 @@ def call(
 
     Args:
         method: A method of a generated sync stub.
-        request: The request message.
+        request: The request message of the call.
         peer: The server that receives the call.
         timeout_s: The time for all tries together, in seconds.
 

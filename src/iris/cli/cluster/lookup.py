@@ -93,7 +93,7 @@ class Lookup:
         """Return all jobs and tasks that the names stand for, each once, in the order of the names.
 
         Args:
-            names: The names. Without any name, the caller's latest job is returned.
+            names: The names of jobs and tasks. Without any name, the caller's latest job is returned.
             on_error: A function that is called with the error about a name without a match. If None, the error is
                 raised.
 

@@ -80,7 +80,7 @@ class BundleFiles:
     """The files of a bundle, and notes about files that could not be collected.
 
     Args:
-        secrets: Texts that must not appear in the bundle.
+        secrets: The secret texts, which must not appear in the bundle.
 
     Attributes:
         files: The content of each file, by its name in the bundle.
@@ -148,7 +148,7 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     """Return a text in which tokens, keys and passwords are replaced by "[removed]".
 
     Args:
-        text: The text in which to replace secrets.
+        text: The text that may contain secrets.
         secrets: Known secrets. Other parts of the text that look like secrets are replaced, too.
     """
     for secret in secrets:

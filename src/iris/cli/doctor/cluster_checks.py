@@ -72,7 +72,7 @@ def judge_worker(
     """Return the findings about a worker.
 
     Args:
-        check: What the controller has found out about the worker.
+        check: The controller's message about the state of the worker.
         controller_version: The release of the controller.
         errors_here: Why this machine cannot reach a worker, by worker id. Reachable workers have an empty text.
             Workers that were not tried are missing.

@@ -28,8 +28,8 @@ class Finding:
     Attributes:
         check: The name of the check, which programs can rely on, for example "clock".
         subject: What was checked, for example "controller" or "worker local-0".
-        status: How good or bad the finding is.
-        text: What was found.
+        status: The result of the check: good, unknown, a warning or a problem.
+        text: The finding as text for people.
         advice: What a person can do about the finding. An empty string if nothing needs to be done.
     """
 

@@ -66,7 +66,7 @@ def errors_of(addresses: Iterable[tuple[str, str]], tls: ClientTls) -> dict[str,
     machine can connect to the server.
 
     Args:
-        addresses: The pairs of id and URL.
+        addresses: The workers to call, as pairs of id and URL.
         tls: The certificates that this client trusts and shows.
     """
 

@@ -28,7 +28,7 @@ class ServerProbe:
         error: Why the controller cannot be reached. An empty string if it answers.
         advice: What to do about `error`.
         is_iris: Whether a server of Iris answers.
-        is_ready: Whether the server has loaded its state.
+        is_ready: Whether the server has loaded the state of the cluster.
         clock_offset_s: By how many seconds the clock of the server is ahead of the clock of this machine. None if the
             offset is unknown. The offset is inexact by up to a second, because the server reports its time in whole
             seconds.
@@ -100,7 +100,7 @@ def judge_token(holder: Holder | None, now_ms: int, *, is_given: bool) -> Findin
     Args:
         holder: The holder that the token names. None if the token is malformed, or if this client has no token.
         now_ms: The current time, in milliseconds since the epoch.
-        is_given: Whether this client has a token.
+        is_given: Whether this client has a token for the cluster.
     """
     advice = "run 'iris login ADDRESS', or set IRIS_TOKEN; an admin creates a token with 'iris token create NAME'"
     if not is_given:

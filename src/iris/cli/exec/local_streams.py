@@ -21,7 +21,7 @@ class LocalInput:
     """The standard input of this process.
 
     Args:
-        descriptor: The descriptor of the input.
+        descriptor: The file descriptor from which the input is read.
         on_bytes: A function that is called with each piece of the input, and returns whether the piece is passed on.
     """
 
@@ -47,11 +47,11 @@ class LocalOutput:
     """An output of this process.
 
     Args:
-        descriptor: The descriptor of the output.
+        descriptor: The file descriptor to which the output is written.
         on_error: A function that is called when the output cannot be written, for example because its reader has ended.
 
     Attributes:
-        ended: An event that is set when the whole stream was written.
+        ended: An event that is set when the whole output was written.
     """
 
     def __init__(self, descriptor: int, on_error: Callable[[OSError], None]) -> None:

@@ -16,7 +16,7 @@ class RawTerminal:
         descriptor: The descriptor of the terminal. None if there is no terminal. The block then changes nothing.
 
     Attributes:
-        is_raw: Whether the terminal is in raw mode.
+        is_raw: Whether the terminal is in raw mode, in which it passes each key on at once.
     """
 
     def __init__(self, descriptor: int | None) -> None:

@@ -73,7 +73,7 @@ def read_edited(text: str, run: click.Command, earlier: LaunchRequest) -> Edited
     """Read the text of an editor.
 
     Args:
-        text: The text.
+        text: The text of the edited job file.
         run: The command `iris run`, whose options are the keys of the file.
         earlier: The submission of the earlier job.
 

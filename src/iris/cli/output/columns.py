@@ -50,7 +50,7 @@ class _Layout:
     """Where the columns of a printed table begin.
 
     Attributes:
-        lead: The position at which the second column begins.
+        lead: The position in the row at which the second column begins.
         middle: The widths of the columns between the first and the last.
         is_narrow: Whether the middle columns do not fit next to each other.
     """

@@ -110,10 +110,10 @@ def description(
 
     Args:
         job: The job, with its tasks.
-        submission: How the job was submitted.
+        submission: The controller's answer about the submission of the job.
         task_index: The only task to show. If None, all tasks are shown.
         lines: The last lines of the described or first failed task.
-        commands: The commands to type next.
+        commands: The commands that the user may type next.
     """
     from rich.console import Group
 

@@ -29,8 +29,8 @@ class Frame:
     Attributes:
         document: The state for programs. A pipe gets a frame if its document differs from the earlier document in more
             than the `resource_usage` of jobs and tasks.
-        view: A function that returns the state for people: text or a table.
-        is_last: Whether nothing can change any more.
+        view: A function that returns what people see: text or a table.
+        is_last: Whether the view is final, because nothing can change any more.
     """
 
     document: Mapping[str, Any]

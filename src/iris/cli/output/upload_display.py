@@ -49,10 +49,10 @@ class CopyDisplay:
     """The status line of `iris cp`. If stderr is a pipe or a file, no progress is shown.
 
     Args:
-        output: The object that prints the line.
+        output: The object that prints the status line.
 
     Attributes:
-        is_quiet: Whether to show nothing.
+        is_quiet: Whether no progress is shown.
     """
 
     def __init__(self, output: Output) -> None:

@@ -20,8 +20,8 @@ class ExecResult:
     Attributes:
         exit_code: The exit code; 128 + n if signal n ended the command, 127 if the command was not found, 126 if it
             cannot be executed, and 125 if the worker could not start it.
-        stdout: All bytes of the standard output.
-        stderr: All bytes of the error output.
+        stdout: All bytes that the command has written to its standard output.
+        stderr: All bytes that the command has written to its error output.
         error: A text for people that says why the command did not start or was ended. Empty if the command ended by
             itself.
     """

@@ -46,7 +46,7 @@ class OutputSink(ByteWriter, Protocol):
     """The destination of an output stream of a command in a task.
 
     Attributes:
-        ended: An event that is set when the whole stream was written.
+        ended: An event that is set when the whole output was written.
     """
 
     ended: asyncio.Event
@@ -60,10 +60,10 @@ class ExecSession:
         job_id: The id of the job.
         task_index: The index of the task in its job, from 0.
         command: The command to run, with its options.
-        stdin: The standard input.
+        stdin: The object from which the standard input of the command is read.
         outputs: The destination of the standard output. For a command without a terminal, also the destination of the
             error output.
-        on_note: A function that is called with messages for people.
+        on_note: A function that is called with each message for the user.
 
     Attributes:
         started: An event that is set when the command has started, or when its start has failed.

@@ -40,7 +40,7 @@ def download(route: AttemptRoute, path: str, to: Path | BinaryIO, progress: Prog
 
     Args:
         route: The object that sends the calls for the files of the attempt to a server.
-        path: The file or directory, relative to the attempt's directory.
+        path: The path of the file or directory, relative to the attempt's directory.
         to: A local path: a directory into which to copy, or the name of the copy. Or an open binary file, which gets
             the bytes of one file.
         progress: The object that reports the progress to the user.
@@ -159,7 +159,7 @@ class _FileCopy:
     """One try to copy a file.
 
     Attributes:
-        done: How many bytes were copied.
+        done: The number of bytes that were copied so far.
     """
 
     def __init__(self, route: AttemptRoute, file: TaskFile, to: _Destination, progress: Progress) -> None:

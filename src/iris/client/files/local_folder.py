@@ -24,7 +24,7 @@ class LocalFolder:
     """A local directory into which files are copied. Use it as a context manager.
 
     Args:
-        root: The directory. A missing directory is created, with its parents.
+        root: The path of the local directory. A missing directory is created, with its parents.
 
     Raises:
         FailedPreconditionError: The directory cannot be created or opened.
@@ -83,7 +83,7 @@ class NewFile:
     """A local file that is being written under another name, so that an incomplete copy never looks complete.
 
     Args:
-        parent: The open directory of the file.
+        parent: The descriptor of the open directory that contains the file.
         name: The name of the file.
         file: The permissions and the time that the complete file gets.
     """

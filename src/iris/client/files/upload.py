@@ -132,7 +132,7 @@ class _Sending:
     """One try to send a file.
 
     Attributes:
-        sent: How many bytes were sent.
+        sent: The number of bytes that were sent so far.
     """
 
     def __init__(self, route: AttemptRoute, file: TaskFile, source: BinaryIO, progress: Progress) -> None:

@@ -29,7 +29,7 @@ class Forwarding:
         task_index: The index of the task in its job, from 0.
         ports: The pairs of a task's port and a local port.
         host: The local address to listen on.
-        on_note: A function that is called with messages for people.
+        on_note: A function that is called with each message for the user.
 
     Attributes:
         local_ports: The numbers of the local ports, in the order of `ports`. Empty before `start`.

@@ -31,7 +31,7 @@ class ForwardSession:
         task_index: The index of the task in its job, from 0.
         ports: The pairs of a task's port and a local port. If the task's port is given by name, the job must have
             requested a port with this name.
-        on_note: A function that is called with messages for people.
+        on_note: A function that is called with each message for the user.
     """
 
     def __init__(

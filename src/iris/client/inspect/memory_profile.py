@@ -34,7 +34,7 @@ class MemoryFunction(NamedTuple):
 
     Attributes:
         function: The name of the function.
-        file: The source file.
+        file: The path of the source file.
         line: The line of the allocation, or of the call that led to it.
         self_bytes: The bytes that the function itself holds at the peak.
         total_bytes: The bytes that the function and the functions that it called hold at the peak.
@@ -52,7 +52,7 @@ class MemoryProfile:
     """The memory of an attempt at the peak: the moment when its process had allocated the most memory.
 
     Attributes:
-        path: The file that memray has written.
+        path: The path of the file that memray has written.
         peak_bytes: The bytes that the process had allocated at the peak, without the memory of the interpreter itself.
         allocations: The number of allocations at the peak.
         stacks: The bytes that each call stack had allocated at the peak. The outermost frame of a stack is first.

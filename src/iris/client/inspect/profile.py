@@ -41,7 +41,7 @@ class ProfiledTask:
     Attributes:
         task_id: The id of the task.
         task_index: The index of the task.
-        samples: The number of samples of all its threads.
+        samples: The number of samples of all threads of the task.
         reason: Why the task has no samples, as a code, for example `"NOT_PYTHON"`. Empty if its processes were sampled.
         problem: Why the task has no samples, for people.
     """

@@ -64,7 +64,7 @@ class Unread:
         what: The process, as its command and its state. Empty if no process of the tasks could be read.
         reason: The reason, as a code for programs.
         problem: The reason as text for people.
-        task_indices: The tasks, in ascending order.
+        task_indices: The indices of the tasks, in ascending order.
     """
 
     what: str

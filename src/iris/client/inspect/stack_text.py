@@ -62,7 +62,7 @@ def tasks_text(indices: Sequence[int], count: int) -> str:
     """Return the number and the indices of tasks, for example `31 tasks (0-6, 8-31)`.
 
     Args:
-        indices: The indices, in ascending order.
+        indices: The indices of the tasks, in ascending order.
         count: The number of requested tasks. If `indices` contains all of them, the text leaves the indices out.
     """
     if len(indices) == 1:

@@ -48,7 +48,7 @@ class ThreadStack:
         thread_id: The id that the operating system gives the thread.
         is_active: Whether the thread uses the CPU.
         holds_gil: Whether the thread holds the global interpreter lock.
-        frames: The frames; the innermost one is first.
+        frames: The stack frames of the thread; the innermost frame is first.
         variables: The local variables of each frame. Empty unless they were requested.
     """
 
@@ -66,8 +66,8 @@ class ProcessStacks:
 
     Attributes:
         pid: The process id on the machine of the task.
-        parent_pid: The process id of the parent.
-        command: The name of the program.
+        parent_pid: The process id of the parent process.
+        command: The name of the program that the process runs.
         state: A word for the state of the process, for example `"running"`, `"sleeping"` or `"disk wait"`.
         threads: The threads; the main thread is first. Empty if the stacks could not be read.
         reason: Why the stacks could not be read, as a code: the name of a `StackReason` of the wire without its prefix,
@@ -92,7 +92,7 @@ class TaskStacks:
         task_id: The id of the task.
         task_index: The index of the task.
         attempt_id: The number of the attempt, from 0. None if the task has had no attempt.
-        worker_id: The worker that runs the attempt.
+        worker_id: The id of the worker that runs the attempt.
         read_at_ms: When the worker began to read, in milliseconds since the epoch.
         processes: The processes of the attempt. The parent of a process is before the process.
         reason: Why no process could be read, as a code, for example `"WORKER_UNREACHABLE"`. Empty if the processes were
@@ -143,9 +143,9 @@ class StackGroup:
     Attributes:
         command: The name of the program that the processes run.
         thread: The name of the threads, without a number at its end.
-        frames: The frames; the innermost one is first.
+        frames: The stack frames of the thread; the innermost frame is first.
         variables: The local variables of each frame. Empty unless they were requested.
-        task_indices: The tasks, in ascending order.
+        task_indices: The indices of the tasks, in ascending order.
         num_threads: The number of threads in all these tasks.
         is_active: Whether one of these threads uses the CPU.
     """

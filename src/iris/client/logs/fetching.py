@@ -69,7 +69,7 @@ class Fetch:
         """Return the lines of a log, each joined from its parts, and the gaps between the lines.
 
         Args:
-            entries: The entries of the attempt.
+            entries: The log entries of the attempt.
             ends: The end of each task's log, by task index. If `complete` is not set in an end, the task may still be
                 writing.
         """

@@ -71,7 +71,7 @@ class FollowReader:
 
     Args:
         state: The state of the log reader.
-        engine: The driver of the follow engine.
+        engine: The object that runs the follow engine, and gets events about the logs.
     """
 
     def __init__(self, state: ReadState, engine: Engine) -> None:

@@ -62,7 +62,7 @@ class OutageNotice:
         """Send a notice about a failed try, unless the failure is normal or the user got a notice recently.
 
         Args:
-            error: The error of the failed try.
+            error: The error with which the try has failed.
             failure: In which way the last try has failed.
             tries: The number of failed tries in a row.
         """

@@ -146,7 +146,7 @@ class ReadState:
         """Return a request for the logs of attempts, starting at the given positions.
 
         Args:
-            positions: One position for each attempt.
+            positions: The position in the log of each attempt at which the server begins to send.
             follow: Whether the server waits for future lines.
             without_start_time: Whether the client, instead of the server, checks `start_ms`. See `filters_start_here`.
         """
@@ -293,7 +293,7 @@ class LineLimit:
 
     @property
     def is_reached(self) -> bool:
-        """Whether the reader has returned `max_lines` lines, or its time has passed."""
+        """Whether the reader must end, because it has returned `max_lines` lines or its time limit is over."""
         return self._left <= 0 or time.monotonic() >= self._options.until
 
 

@@ -22,7 +22,7 @@ class Routes:
 
     Args:
         reachable: The object that finds out which workers this machine can call directly.
-        route: The route that the user has chosen.
+        route: The servers from which the user wants logs to be read, as a `Route`.
     """
 
     def __init__(self, reachable: ReachableWorkers, route: Route) -> None:

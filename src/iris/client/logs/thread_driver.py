@@ -118,7 +118,7 @@ class ThreadDriver(Generic[Server]):
     requests, and reports each received message to it.
 
     Args:
-        follow: The follow engine, which decides what to read.
+        follow: The follow engine, which decides which logs are read from which servers.
         servers: The servers from which logs are read.
     """
 
@@ -227,7 +227,7 @@ class _StreamThread:
     """A thread that reads one stream from one server.
 
     Args:
-        stream_id: The number of the stream.
+        stream_id: The number of the stream, which its messages contain.
         open_stream: The function that opens the stream.
         arrivals: The queue for the messages of the stream, and finally a `StreamEnded`.
     """

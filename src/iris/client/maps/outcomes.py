@@ -28,7 +28,7 @@ class Outcome:
         job_id: The id of the job.
         index: The index of the input.
         task: The task that worked on the input, with its result.
-        kind: `VALUE`, `RAISED` or `FAILED`.
+        kind: The kind of the outcome: `VALUE`, `RAISED` or `FAILED`.
         data: The pickled value or exception, or no bytes if there is none.
         text: The traceback of the exception, or the reason why there is no value.
         shown: The `repr` of the input, shortened. An empty string if the input is unknown.

@@ -63,10 +63,10 @@ class MapSubmission:
     """The checked arguments of a map.
 
     Args:
-        function: The callable.
+        function: The callable that gets each input.
         inputs: The inputs of the map.
         star: Whether each input is a tuple of arguments.
-        options: The options of the job.
+        options: The arguments of `IrisClient.run` for the job.
 
     Attributes:
         name: The name that the caller gave to the job, or None if the caller gave none.
@@ -179,7 +179,7 @@ def choose_chunk(count: int, parallel: int) -> int:
     """Return the number of inputs in each chunk.
 
     Args:
-        count: The number of inputs.
+        count: The number of inputs of the map.
         parallel: The number of chunks that the cluster can work on at the same time.
     """
     tasks = min(count, _CHUNKS_PER_CORE * parallel, MAX_TASKS)

@@ -56,7 +56,7 @@ class TunnelEvents:
     """Callbacks of a tunnel, which report what has happened to it.
 
     Attributes:
-        on_note: A function that is called with messages for people.
+        on_note: A function that is called with each message for the user.
         on_opened: A function that is called with the first message of the worker on each stream. If the function raises
             an error, the tunnel ends.
         on_lost: A function that is called with the incomplete channels that the worker does not have any more.
@@ -77,7 +77,7 @@ class TaskTunnel:
         calls: The object that makes the calls to the controller.
         job_id: The id of the job.
         task_index: The index of the task in its job, from 0.
-        events: The functions that the tunnel calls.
+        events: The functions that the tunnel calls, for example after the worker has reset a channel.
         when_running: A text for people that says what will be possible once the task runs.
         patience_s: How many seconds an outage may last before the tunnel fails.
         pauses: The pauses before a broken stream is opened again.

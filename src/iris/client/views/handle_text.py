@@ -16,7 +16,7 @@ class Seen:
 
     Attributes:
         state: The state of the job or task.
-        summary: The state in one sentence.
+        summary: The state of the job or task in one sentence.
     """
 
     state: JobState | TaskState

@@ -92,7 +92,7 @@ class Machines(Sequence[cluster_pb2.Controller.Machine]):
     table.
 
     Attributes:
-        message: The answer of the controller.
+        message: The controller's answer to the call `ListMachines`.
     """
 
     def __init__(self, message: cluster_pb2.Controller.ListMachinesResponse) -> None:

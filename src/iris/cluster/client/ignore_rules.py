@@ -61,7 +61,7 @@ def parse_rules(content: bytes, above: bytes = b"") -> tuple[Rule, ...]:
     """Return the rules of an ignore file, from the weakest to the strongest.
 
     Args:
-        content: The content of the file.
+        content: The content of the ignore file.
         above: The folder of the file, relative to the top of the checkout: empty, or with "/" at its end.
     """
     lines = content.removeprefix(_BYTE_ORDER_MARK).split(b"\n")
@@ -73,9 +73,9 @@ def is_ignored(path: bytes, is_folder: bool, rules: Sequence[Rule]) -> bool:
     are not checked, because the caller does not enter ignored folders.
 
     Args:
-        path: The path, relative to the top of the checkout.
+        path: The path to check, relative to the top of the checkout.
         is_folder: Whether the path is a folder. A link to a folder is not a folder.
-        rules: The rules, from the weakest to the strongest.
+        rules: The rules of the ignore files, from the weakest to the strongest.
     """
     name = path.rpartition(b"/")[2]
     for rule in reversed(rules):
@@ -219,8 +219,8 @@ def _read_set(pattern: bytes, start: int) -> tuple[set[int], int] | None:
     broken.
 
     Args:
-        pattern: The whole pattern.
-        start: The index after "[".
+        pattern: The whole pattern, as bytes.
+        start: The index in the pattern after "[".
     """
     index = start
     negated = pattern[index : index + 1] in (b"!", b"^")

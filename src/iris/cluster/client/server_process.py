@@ -44,7 +44,7 @@ class LocalServer:
     Attributes:
         address: The URL of the controller.
         port: The port at which the controller listens.
-        process: The process of the server.
+        process: The running process of the server.
         found: The numbers of jobs and workers that the server found from its earlier runs: `jobs_going_on`,
             `jobs_ended` and `workers_running`.
         token: A token with the role `admin`.

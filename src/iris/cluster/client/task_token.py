@@ -36,8 +36,8 @@ class Holder:
     """The holder of a token, as the token states it. The signature of the token is not checked.
 
     Attributes:
-        name: The name of the holder.
-        role: The role of the holder, for example "user".
+        name: The name of the token's holder.
+        role: The role of the token's holder, for example "user".
         token_id: The id of the token, with which `iris token revoke` revokes it.
         expires_at_ms: When the token expires, in milliseconds since the Unix epoch.
     """

@@ -20,7 +20,7 @@ class CountingBuffer(io.BytesIO):
     contain the full size.
 
     Args:
-        limit: How many bytes are stored.
+        limit: The largest number of bytes that the buffer stores.
     """
 
     def __init__(self, limit: int) -> None:

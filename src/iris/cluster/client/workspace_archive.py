@@ -45,8 +45,8 @@ class Bundle:
     Attributes:
         hash: The SHA-256 of `blob` in lower-case hex. The same content has the same hash.
         blob: A gzipped tar with names relative to the folder.
-        files: The number of files and links.
-        bytes: The size of all files before compression.
+        files: The number of files and links in the archive.
+        bytes: The size of all files before compression, in bytes.
         left_out: The files that cannot be sent, with the reasons.
     """
 

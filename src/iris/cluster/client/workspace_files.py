@@ -42,7 +42,7 @@ class LeftOut:
     """A file that cannot be sent.
 
     Attributes:
-        name: The path relative to the workspace.
+        name: The path of the file, relative to the workspace.
         why: The reason why the file cannot be sent.
         target: The target of a link. Empty for other files.
     """
@@ -57,8 +57,8 @@ class Member:
     """A file, link or folder that is sent.
 
     Attributes:
-        name: The path relative to the workspace, with "/" between its parts.
-        kind: `stat.S_IFREG`, `stat.S_IFLNK` or `stat.S_IFDIR`.
+        name: The path of the entry, relative to the workspace, with "/" between its parts.
+        kind: The type of the entry: `stat.S_IFREG`, `stat.S_IFLNK` or `stat.S_IFDIR`.
         size: The size of a file in bytes.
         is_executable: Whether the owner of a file may run it.
         target: The target of a link, changed so that the link is valid on another machine.
@@ -96,7 +96,7 @@ class FoundFiles:
         files in `folder` are left out.
 
         Args:
-            folder: The path relative to the root: empty, or with "/" at its end.
+            folder: The path of the folder, relative to the root: empty, or with "/" at its end.
             scope: The files that are ignored in the folder.
         """
         try:

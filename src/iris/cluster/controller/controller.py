@@ -107,7 +107,7 @@ class Controller:
         engine: The engine that provides the machines. The caller has started the engine.
         store: The database, which stores all state.
         address: The base URL that workers and tasks call.
-        kept_logs: Where and how logs are kept; None keeps no logs.
+        kept_logs: The settings for logs on the controller; None keeps no logs there.
         lease_s: The length of each worker's lease, in seconds (see worker/supervision/lease.py).
         headroom: The object that refuses new work when too little disk space or too few file descriptors are left.
         quota: How many jobs, tasks and streams each user may have.
@@ -134,12 +134,13 @@ class Controller:
         headroom: The object that refuses new work when too little disk space or too few file descriptors are left.
         authority: The object that checks and creates tokens.
         fleet: The object that knows all workers of the cluster.
-        watches: The clients that watch jobs.
-        list_watches: The clients that watch pages of the list of jobs.
+        watches: The object that sends changes of jobs to the watching clients.
+        list_watches: The object that sends changes of the list of jobs to the watching clients.
         log_sources: The object that finds out whether a log is read from a worker or from the kept logs.
-        metrics: The figures for Prometheus.
-        cluster_watch: The clients that watch the machines, the workers and the events.
-        events: The events of the cluster, and the webhooks.
+        metrics: The object that collects the metrics of the controller.
+        cluster_watch: The object that sends changes of the machines, the workers and the events to the watching
+            clients.
+        events: The object that stores the events of the cluster and sends them to webhooks.
         cluster_check: The object that checks the cluster for `iris doctor`.
         removal, submissions, resubmissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs,
         files, outputs, usage: The objects that answer the calls of clients and workers. Each one is named after its

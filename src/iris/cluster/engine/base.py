@@ -102,7 +102,7 @@ class GangRequest:
     Attributes:
         gang_id: An id that the controller makes for each submission. Submitting the same id again has no effect.
         slots: The number of slots, one for each task.
-        need: The resources of each slot.
+        need: The resources that each slot needs.
         placement: How the slots may be distributed over machines.
         labels: Labels that a machine must have to receive a slot, as sorted pairs of key and value.
     """
@@ -145,8 +145,8 @@ class GangStatus:
     Attributes:
         state: Whether the gang waits, has its slots, or is broken.
         slots: The gang's slots in the order of its tasks. Empty while the gang waits.
-        lost: The positions in `slots` of workers that have certainly ended.
-        reason: Why the gang waits or broke, in the engine's words.
+        lost: The positions in `slots` of the slots whose workers have certainly ended.
+        reason: Why the gang waits, or why it is broken, in the engine's words.
     """
 
     state: GangState
@@ -161,7 +161,7 @@ class Machine:
 
     Attributes:
         name: The name of the machine. It is unique within the engine.
-        total: The machine's capacity for tasks.
+        total: All resources of the machine that tasks may use.
         free: The part of the capacity that no user of the engine has allocated.
         tasks: The number of slots on the machine, including slots that reserve no resources.
         labels: The machine's labels, as sorted pairs of key and value.

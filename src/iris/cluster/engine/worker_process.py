@@ -50,7 +50,7 @@ class WorkerProcess:
         workers: The directory of all workers.
         worker_id: The worker's id.
         incarnation: The random id of this process, with which it registers.
-        pid: The process id.
+        pid: The id of the process.
         child: The process as a child of this process, or None if an earlier engine has started the worker.
 
     Raises:

@@ -66,8 +66,8 @@ class ConfinedTree:
     """A directory whose files are opened without leaving the directory. Use it as a context manager.
 
     Args:
-        root: The directory. The directory itself must not be a symbolic link.
-        name: The name of the directory in errors.
+        root: The path of the directory, which must not be a symbolic link itself.
+        name: The name of the directory in error texts.
 
     Raises:
         FailedPreconditionError: This system cannot open files without following links.
@@ -98,7 +98,7 @@ class ConfinedTree:
         the file with O_NOFOLLOW.
 
         Args:
-            path: The path, relative to the root.
+            path: The path of the file or directory, relative to the root.
             follow: Whether to resolve a link at the end of the path. Links before the end are always resolved.
             create: Whether to create missing directories before the end of the path.
 

@@ -72,7 +72,7 @@ def _below(directory: int, begin: Sequence[str], after: Sequence[str]) -> Iterat
     """Yield the files below an open directory that come after a given file.
 
     Args:
-        directory: The descriptor of the directory.
+        directory: The open file descriptor of the directory.
         begin: The parts of the directory's path.
         after: The parts of the last file of the previous page, relative to the directory; empty for all files.
     """

@@ -76,7 +76,7 @@ class OutputPack:
 
     Attributes:
         contents_bytes: The size of the contents of all files together.
-        size: The size of the pack.
+        size: The size of the whole pack in bytes.
         index_bytes: The size of the index at the end of the pack.
         skipped: How many pipes, sockets and other files are listed in the index without contents.
 
@@ -171,7 +171,7 @@ class StoredPack:
     """A pack that the controller has stored.
 
     Args:
-        path: The file with the pack.
+        path: The path of the file that contains the pack.
         index_bytes: The size of the index at the end of the pack.
 
     Raises:

@@ -44,7 +44,7 @@ def encode_cursor(job_id: str, positions: Mapping[int, Position], others: bytes 
 
     Args:
         job_id: The id of the job. Its checksum is part of the cursor.
-        positions: The positions by task index.
+        positions: The position in the log of each task, by task index.
         others: The result of `encode_positions` for further tasks. For a task in `positions`, the position in `others`
             is ignored.
     """

@@ -83,7 +83,7 @@ class _Stream:
     Attributes:
         tasks: The indices of the tasks whose logs the stream still carries.
         worker: The id and address of the worker that serves the stream; None if the controller serves the stream.
-        opened_s: The time at which the stream was opened.
+        opened_s: When the stream was opened, on the monotonic clock.
         has_answered: Whether a message has arrived from the stream.
         delivered: The indices of the tasks whose chunks were delivered to the reader.
         close_at: The time at which the stream is closed because its worker is lost; None if the worker is not lost.
@@ -336,7 +336,7 @@ def group_by_server(
     whose log no server has.
 
     Args:
-        reads: The attempts to read.
+        reads: The attempts whose logs are to be read.
         choose: A function that returns the server for an attempt, or raises UnavailableError if no server has the log.
     """
     by_server: dict[Server, list[Read]] = {}

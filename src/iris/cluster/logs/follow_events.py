@@ -68,7 +68,7 @@ class StreamEnded:
     """An event: a stream has ended.
 
     Attributes:
-        stream: The number of the stream.
+        stream: The number of the log stream.
         error: The error that broke the stream; None if the server closed the stream.
         is_token_renewed: Whether the stream ended because the token had expired, and the driver has a new token now.
     """
@@ -91,7 +91,7 @@ class NoServer:
 
     Attributes:
         task_index: The task whose log was to be read.
-        error: Why no server has the log.
+        error: The error that says why no server has the log.
     """
 
     task_index: int
@@ -177,7 +177,7 @@ class Retry:
     Attributes:
         task_index: The index of the task.
         attempt: The attempt that could not be read.
-        error: Why the try failed.
+        error: The error with which the try has failed.
         failure: In which way the last try has failed.
         tries: The number of failed tries in a row.
         since_s: When the first of these failed tries began, on the monotonic clock.

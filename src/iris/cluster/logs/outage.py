@@ -63,7 +63,7 @@ class Outage:
 
     Args:
         rules: For how many seconds, and how many times, the reader tries again to read the log.
-        pauses: The pauses between the tries.
+        pauses: The rule for the lengths of the pauses between two tries.
 
     Attributes:
         tries: The number of failed tries in a row.
@@ -97,9 +97,9 @@ class Outage:
         """Report a failed try, and return the seconds until the next try; None if the reader should give up.
 
         Args:
-            failure: Why the try failed.
+            failure: In which way the try has failed.
             now: The present time on the monotonic clock, in seconds.
-            began_s: When the try began.
+            began_s: When the try began, on the monotonic clock, in seconds.
         """
         if failure is Failure.TOKEN_RENEWED:
             return FIRST_PAUSE_S

@@ -60,7 +60,7 @@ class LogWriter:
 
     Attributes:
         tip: The end of the last whole record. Bytes that were lost since the last record do not count.
-        segments: Where the existing segments begin, in order.
+        segments: The positions in the log at which the existing segments begin, in order.
         index: The places in the log at which a reader of lines can start.
         numbers: The numbers of the lines that readers have counted so far.
         missing: How many bytes of the sources were lost or dropped.

@@ -27,7 +27,7 @@ def merge_global(namespace: dict[str, Any], name: str, sent: Any) -> Any:
 
     Args:
         namespace: The globals of the imported module.
-        name: The name of the global.
+        name: The name of the global variable.
         sent: The value that the caller has sent.
 
     Raises:

@@ -40,7 +40,7 @@ def rebuild(obj: Any, name: str) -> Any:
     """Return a reduction that creates an object again. By default, pickle would replace the object by its bare name.
 
     Args:
-        obj: The object.
+        obj: The object to pickle.
         name: The bare name with which pickle would replace the object.
 
     Raises:

@@ -18,7 +18,7 @@ class StackCounts:
     """Counts the samples of each call stack.
 
     Attributes:
-        table: The frames of the stacks.
+        table: The table that contains the frames of all stacks.
         counts: The number of samples of each stack. A stack is a tuple with the positions of its frames in `table`, the
             outermost frame first.
     """
@@ -47,7 +47,7 @@ def merge_stacks(answers: Iterable[ReadStacksResponse], others: Iterable[TaskSta
     """Merge several answers into one answer with the call stacks of all tasks, in index order.
 
     Args:
-        answers: The answers of workers. The function changes them.
+        answers: The answers of the workers. The function changes these answers.
         others: The entries of the tasks that no worker could read.
     """
     table = FrameTable()

@@ -34,11 +34,11 @@ class _Left(NamedTuple):
     """The files of one ended attempt that are still on disk.
 
     Attributes:
-        directory: The paths of the attempt.
+        directory: The object that knows the paths of the attempt's files.
         changed_s: When a file of the attempt changed last, by the clock of the file system.
         has_log: Whether the log lies in the attempt's directory.
-        waits: Whether the log must still be uploaded to the controller.
-        uploaded: Whether the controller has the whole log.
+        waits: Whether the log waits to be uploaded to the controller.
+        uploaded: Whether the controller has received the whole log.
         spent: The files that were needed only while the attempt was running.
         has_work: Whether the working directory contains anything.
     """

@@ -29,7 +29,7 @@ class WebRequest:
     """The parts of an HTTP request that show which page makes it.
 
     Attributes:
-        method: The HTTP method.
+        method: The HTTP method of the request.
         host: The header `Host`.
         origin: The header `Origin`, or an empty string if the request has none.
         content_type: The content type without its parameters.
@@ -112,7 +112,7 @@ def check_download(request: WebRequest, origin: str) -> None:
     cannot read the answer, and does not know the path of the session.
 
     Args:
-        request: The request.
+        request: The request of the client.
         origin: The origin at which the browser has signed in.
 
     Raises:

@@ -16,7 +16,7 @@ class Piece(NamedTuple):
     """Bytes of one direction.
 
     Attributes:
-        position: The number of bytes before `data`.
+        position: How many bytes of the standard input come before `data`.
         data: The next bytes of the stream.
         end: Whether nothing follows `data`.
     """

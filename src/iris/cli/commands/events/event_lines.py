@@ -33,7 +33,7 @@ class EventLines:
     so far, up to a limit.
 
     Args:
-        outlet: The output. A terminal gets lines that are cut at its width.
+        outlet: The output of the command. On a terminal, lines are cut at the width of the terminal.
     """
 
     def __init__(self, outlet: Outlet) -> None:

@@ -114,7 +114,7 @@ def run_in_task(
 
     Args:
         job: The job or the task, as the user has given it.
-        words: The words of the command. Without any word, a shell runs.
+        words: The words of the command that runs in the task. Without any word, a shell runs.
         address: The address of the cluster.
         with_input: Whether standard input goes to the command.
         tty: Whether the command runs in a terminal.

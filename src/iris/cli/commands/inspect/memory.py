@@ -33,10 +33,10 @@ def show_memory(job: str, form: str | None, path: str | None, address: str | Non
 
     Args:
         job: The job or task that the user has named.
-        form: The format that the user has chosen, or None if the user has chosen none.
-        path: The file for the result, or None if the user has named none.
+        form: The format that the user has chosen for the result, or None if the user has chosen no format.
+        path: The file to which the result is written, or None if the user has named no file.
         address: The address of the cluster that the user has given.
-        as_json: Whether to print JSON.
+        as_json: Whether to print the result as JSON.
     """
     from iris.client.inspect.memory_profile import read_memory_profile
 

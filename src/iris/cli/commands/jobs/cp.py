@@ -66,7 +66,7 @@ class _Place(NamedTuple):
 
     Attributes:
         text: SOURCE or DESTINATION, as the user has typed it.
-        job: The name of the job or task, or None for a local path.
+        job: The job or task that has the files, by its name. None for a local path.
         path: The local path, or the path in the task.
     """
 
@@ -316,7 +316,7 @@ class _Result(NamedTuple):
     Attributes:
         task_id: The id of the task.
         copied: The `Copied` object that describes the copied files, or None after an error.
-        error: The error that ended the copy, or None if the files were copied.
+        error: The error that ended the copy of the task's files, or None if all files were copied.
         source: SOURCE, as the user has typed it.
     """
 

@@ -371,8 +371,8 @@ def _show(streams: Sequence[LogStream], batches: Iterable[Sequence[LogEntry]], o
     Args:
         streams: The log streams from which the lines come. If there is only one stream and a task ends, the unfinished
             line of this task is ended at once.
-        batches: The batches of lines to show.
-        output: The output that shows the lines.
+        batches: The batches of log lines to show.
+        output: The object that shows log lines and messages.
         again: The command that continues after the last shown line. After an interruption, a message shows this
             command. If the command is empty, no message is shown.
     """

@@ -55,8 +55,8 @@ class _Filter:
 
     Attributes:
         states: The names of the accepted states.
-        owner: The owner of the jobs.
-        name: A pattern for ids, or the beginning of ids.
+        owner: The name of the jobs' owner.
+        name: A pattern for the ids of jobs, or the beginning of the ids.
         since_ms: The earliest time of submission, in milliseconds since the epoch.
     """
 

@@ -27,12 +27,12 @@ class JobListWatch:
 
     Args:
         client: The client of the cluster.
-        changes: The queue, which gets this object after each change.
+        changes: A queue to which this object adds itself after each change of the list.
         states: The names of the accepted states. If there are none, the list is always empty.
         conditions: Further arguments of `watch_jobs`.
 
     Attributes:
-        newest: The newest list. None before the first list has come.
+        newest: The newest list of jobs. None before the first list has arrived.
         error: The error with which the watch has ended.
     """
 

@@ -116,9 +116,9 @@ def sparkline(times_ms: Sequence[int], values: Sequence[int], cells: int) -> str
     value in this period. A period without a value is a space.
 
     Args:
-        times_ms: The time of each value, in ascending order.
-        values: The values, none of which is negative.
-        cells: The largest number of characters.
+        times_ms: The time of each value in milliseconds, in ascending order.
+        values: The values to plot, none of which is negative.
+        cells: The largest number of characters in the plot.
     """
     if not values:
         return ""

@@ -129,7 +129,7 @@ def _words_of_missing_port(connection: Connection, target: Target, name: str) ->
 
     Args:
         connection: The connection to the cluster.
-        target: The job or task.
+        target: The job or task whose ports are forwarded.
         name: The job or task, as the user has typed it.
     """
     job_id, client, index = target.job.job_id, connection.client, target.task_index or 0

@@ -24,7 +24,7 @@ def surroundings_of(connection: Connection, output: Output, *, inherit_env: bool
 
     Args:
         connection: The connection to the cluster.
-        output: Where messages for the user are printed.
+        output: The object that prints messages for the user.
         inherit_env: Whether a child job gets the variables of its parent job. In a task, the environment of this shell
             contains these variables, so without them the child job gets the environment of its worker.
     """

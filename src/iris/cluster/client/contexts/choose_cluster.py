@@ -40,8 +40,8 @@ class Access:
 
     Attributes:
         token: The token, or a function that returns a token.
-        ca: The file with the certificate authority.
-        cert: The client's certificate.
+        ca: The path of a file with certificates that the client trusts.
+        cert: The path of the client's certificate, or the paths of the certificate and its key.
     """
 
     token: str | Callable[[], str] | None = None
@@ -56,7 +56,7 @@ class ChosenCluster:
     Attributes:
         address: The address of the controller, as it was given.
         source: How the cluster was chosen, as a `Source`.
-        context: The context, if a context has named the cluster.
+        context: The stored context that names the cluster. None if no context was used.
     """
 
     address: str

@@ -34,7 +34,7 @@ class Context:
     Attributes:
         name: The name of the context.
         address: The base URL of the controller.
-        token: The token for calls.
+        token: The token that calls to the cluster contain.
         ca: The path of the file with the certificate authority. Empty: the usual certificate authorities.
         cert: The path of the file with the client's certificate. Empty: the usual certificate, if any.
         cert_key: The path of the file with the key of `cert`. Empty: the key is in `cert`.
@@ -58,7 +58,7 @@ class Contexts:
 
     Attributes:
         current: The name of the context that clients use if nothing else names a cluster. Empty: there is none.
-        known: All contexts, by name.
+        known: All stored contexts, by name.
     """
 
     current: str = ""

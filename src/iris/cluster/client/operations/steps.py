@@ -39,7 +39,7 @@ class Call(Step):
 
     Attributes:
         method: The name of the method in the generated stub.
-        request: The request message.
+        request: The request message of the call.
         timeout_s: The timeout in seconds for all tries together. The shorter of this timeout and the client's timeout
             applies.
         extra_s: For how many seconds the client's timeout is extended, because the request is large.
@@ -84,7 +84,7 @@ class OpenStream(Step):
 
     Attributes:
         method: The name of the method in the generated stub.
-        request: The request message.
+        request: The request message of the call.
         worker: The worker to call. None: the controller.
         timeout_ms: The time after which the stream ends, in milliseconds. None: the stream has no time limit.
     """

@@ -53,7 +53,7 @@ def web_link(address: str, code: str, job_id: str = "", task_index: int | None =
 
     Args:
         address: The base URL of the controller.
-        code: The code from `create_sign_in_code`.
+        code: The sign-in code, which `create_sign_in_code` has returned.
         job_id: The job to show; empty for the list of jobs.
         task_index: The task whose log to show; None for the whole job.
     """

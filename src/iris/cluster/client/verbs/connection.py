@@ -135,7 +135,7 @@ class WorkerConnection:
     """The connection to one worker.
 
     Attributes:
-        transport: The HTTP connections.
+        transport: The object that holds the HTTP connections to the worker.
         uid_check: The object that checks that the worker belongs to an expected user, if the worker runs on this
             machine.
         stub: The generated stub for calls to the worker.

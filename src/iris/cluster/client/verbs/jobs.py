@@ -236,10 +236,10 @@ class JobVerbs(ClusterVerbs):
 
         Args:
             job_id: The id of the job.
-            data: The next bytes of the standard input.
-            position: The number of bytes before `data`.
+            data: The bytes of the standard input that follow `position`.
+            position: How many bytes of the standard input come before `data`.
             attempt_id: The attempt that has accepted the bytes before `data`. Default: the newest attempt.
-            end: Whether the input ends after `data`.
+            end: Whether the standard input ends after `data`.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.

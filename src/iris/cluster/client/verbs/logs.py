@@ -109,7 +109,7 @@ class LogVerbs(JobVerbs):
         """Determine which workers this machine can call directly, in at most half a second for all workers together.
 
         Args:
-            workers: Pairs of worker id and address.
+            workers: The workers to call, as pairs of id and address.
         """
         self.connection.perform(self.connection.reachable.find(workers))
 

@@ -38,7 +38,7 @@ class Endpoints:
     are forgotten first.
 
     Args:
-        known: The stored endpoints.
+        known: The endpoints that an earlier controller has stored.
         changed: A function that saves an endpoint. Its arguments are the id of the endpoint and the endpoint, or None
             to remove the stored endpoint.
         is_live: A function that returns whether an attempt is live. Its arguments are the job id, the task index and
@@ -166,7 +166,7 @@ class Endpoints:
         """Make a page of the endpoints whose names start with a prefix, in the order of their names.
 
         Args:
-            prefix: The beginning of the names.
+            prefix: The beginning of the names of the endpoints.
             job_id: Only the endpoints of this job are listed; an empty string lists the endpoints of all jobs.
             page_size: The largest number of endpoints; 0 for as many as fit into an answer.
             page_token: The token of the previous page; an empty string for the first page.

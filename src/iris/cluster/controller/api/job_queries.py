@@ -32,10 +32,10 @@ class JobQueries:
     Args:
         jobs: The table of all jobs of the cluster.
         pages: The object that reads pages of the list of jobs.
-        stored_jobs: The object whose threads run the reads of the database.
+        stored_jobs: The object that reads ended jobs from the database, in its own threads.
         store: The database, which contains the ended jobs and the results of tasks.
         workers: The workers that have registered, by id.
-        saver: The object that decides which saved state of a job a reader may see.
+        saver: The object that returns the last saved state of a job, which readers may see.
         slices: The object that makes large answers in small steps.
     """
 

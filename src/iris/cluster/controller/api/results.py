@@ -31,8 +31,8 @@ class ResultStreams:
 
     Args:
         jobs: The table of all jobs of the cluster.
-        reading: The object whose threads run the reads of the database.
-        saver: The object that decides which saved state of a job a reader may see.
+        reading: The object that reads from the database, in its own threads.
+        saver: The object that returns the last saved state of a job, which readers may see.
         store: The database, which contains the results of tasks.
         watches: The object that announces the changes of jobs.
     """

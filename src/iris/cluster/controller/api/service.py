@@ -63,7 +63,7 @@ class ControllerService(
     Args:
         controller: The controller, which answers the calls.
         quota: The object that limits the open streams of each user.
-        forwards: Whether clients may reach ports of tasks.
+        forwards: Whether the controller forwards connections of clients to ports of tasks.
         execs: Whether and for how long users may run commands in tasks.
 
     Attributes:

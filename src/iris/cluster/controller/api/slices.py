@@ -61,7 +61,7 @@ class Slices:
 
     Attributes:
         lane: The fair queue in which callers wait for their turn.
-        clock: The same function as the argument.
+        clock: A function that returns the time in seconds.
         stream_turns: The object that lets streams send their messages one after the other, if one change causes
             messages on many streams.
     """

@@ -47,7 +47,7 @@ class JobWatches:
 
     Args:
         jobs: The table of all jobs of the cluster.
-        saved: The object that decides which saved state of a job a client may see.
+        saved: The object that returns the last saved state of a job, which clients may see.
         slices: The object that makes messages with many tasks in small steps.
     """
 
@@ -108,7 +108,7 @@ class JobWatch:
     Args:
         record: The record of the job.
         jobs: The table of all jobs of the cluster.
-        saved: The object that decides which saved state of a job a client may see.
+        saved: The object that returns the last saved state of a job, which clients may see.
         slices: The object that makes messages with many tasks, one caller after the other.
 
     Attributes:

@@ -27,7 +27,7 @@ class AdminToken:
     work after a revocation, because the file then contains a new token.
 
     Args:
-        authority: The object that creates the tokens.
+        authority: The object that creates and checks tokens.
         path: The file of the token; None if the user gets the token without a file. A token without a file is never
             replaced.
         retry_s: The seconds to wait before another try if the file cannot be written, for example on a full disk.

@@ -54,17 +54,17 @@ class Authority:
     """The tokens of a cluster. The controller uses this class as the `TokenChecker` for the calls that it serves.
 
     Args:
-        key: The server key.
-        known: The stored tokens.
+        key: The server key, with which tokens are signed.
+        known: The tokens that an earlier controller has stored.
         save: A function that saves a token that was created or revoked. Its arguments are the id of the token and the
             token, or None to remove the stored token.
         liveness: The object that knows which attempts and worker processes are live.
-        sessions: The web sessions; None keeps them in memory.
+        sessions: The object that stores the web sessions of browsers; None keeps the sessions in memory.
 
     Attributes:
-        sessions: The web sessions.
+        sessions: The object that stores the web sessions of browsers.
         verifier: The object that checks the signatures and times of tokens.
-        streams: The open streams of the controller.
+        streams: The object that knows the open streams of the controller.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ class ClusterTokens:
     """Makes the tokens that the cluster needs for attempts and for the controller.
 
     Args:
-        key: The server key.
+        key: The server key, with which tokens are signed.
     """
 
     def __init__(self, key: SigningKey) -> None:

@@ -46,8 +46,8 @@ class WebSession:
         session_id: The id of the session, which is a part of the path of each call in the session.
         secret_hash: The hash of the session's secret.
         name: The name in the token with which the browser has signed in.
-        role: The role of the token.
-        token_id: The id of the token.
+        role: The role of the token with which the browser has signed in.
+        token_id: The id of the token with which the browser has signed in.
         expires_at_s: When the session ends, in seconds since the epoch.
         origin: The origin of the page, for example `https://iris.example.org`.
         page_path: The path of the page in the browser, for example `/`.
@@ -93,7 +93,7 @@ class WebSessions:
     """The web sessions of a cluster, and the codes of sign-in links.
 
     Args:
-        path: The file with the sessions; None keeps the sessions in memory only.
+        path: The file that stores the sessions; None keeps the sessions in memory only.
         issuer: The name of the server key. Sessions of another key are forgotten.
     """
 
@@ -129,7 +129,7 @@ class WebSessions:
         """Return the caller who has made a code.
 
         Args:
-            code: The code of a sign-in link.
+            code: The code that a sign-in link contains.
             request_id: The id of the request that uses the code. Only the same request may use the code again.
             uid: The user whose program uses the code; None if the user is not known.
 
@@ -201,7 +201,7 @@ class WebSessions:
         """Return the session of a call.
 
         Args:
-            session_id: The id in the path of the call.
+            session_id: The id of the web session, from the path of the call.
             secrets_sent: The secrets in the cookies of the call. There may be several, because other servers of the
                 same host can set cookies.
 

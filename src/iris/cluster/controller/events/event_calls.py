@@ -19,7 +19,7 @@ class EventCalls:
     Args:
         events: The object that reads and watches the stored events.
         headroom: The object that refuses streams when too few file descriptors are left.
-        streams: The open streams of all callers.
+        streams: The object that counts the open streams of all callers.
     """
 
     def __init__(self, events: ClusterEvents, headroom: Headroom, streams: OpenStreams) -> None:

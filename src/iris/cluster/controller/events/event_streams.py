@@ -99,7 +99,7 @@ class EventStreams:
         follow.
 
         Args:
-            request: The request.
+            request: The request of the client.
             is_admin: Whether the client may see events that only admins see.
 
         Raises:

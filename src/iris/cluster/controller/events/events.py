@@ -53,7 +53,7 @@ class ClusterEvents:
         store: The database of the controller.
         threads: The threads that read from the database.
         saver: The object that stores the events.
-        settings: The webhooks, and the object that sends spans.
+        settings: The settings of the webhooks and of the delivery of spans.
         jobs: The object that finds the jobs of spans.
 
     Attributes:
@@ -92,7 +92,7 @@ class ClusterEvents:
         """Begin to add log records of the controller to the event log, and to deliver events to webhooks.
 
         Args:
-            start_task: A function that runs a coroutine until the controller stops.
+            start_task: A function that starts a coroutine, which ends when the controller stops.
         """
         self._logged = LoggedEvents(self._saver.add_event)
         logging.getLogger("iris").addHandler(self._logged)

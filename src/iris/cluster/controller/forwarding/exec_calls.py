@@ -67,7 +67,7 @@ class ExecCalls:
         jobs: The table of all jobs of the cluster.
         headroom: The object that refuses a stream when too few file descriptors are left.
         open_streams: The object that limits the open streams of each user.
-        policy: Whether and for how long users may run commands.
+        policy: The rules for commands of users: whether they may run, and for how long.
     """
 
     def __init__(

@@ -98,8 +98,8 @@ class TunnelRelay:
 
         Args:
             record: The record of the job.
-            request: The client's request.
-            user: The caller, for the event log.
+            request: The request of the client.
+            user: The user who makes the call, for the event log.
 
         Raises:
             NotFoundError: There is no such task or attempt, or the tunnel to resume is gone.

@@ -15,7 +15,7 @@ class Hang:
     """Why a job seems to hang.
 
     Attributes:
-        code: The reason, as a code for programs.
+        code: The reason for the suspicion, as a code for programs.
         task_indices: The idle tasks, in ascending order.
         idle_ms: The shortest time for which one of these tasks has been idle, in milliseconds.
         num_running: The number of running tasks.

@@ -86,8 +86,8 @@ class Job:
         max_parallel: How many independent tasks may have or request an allocation at the same time; 0 sets no limit.
         counts_a_core: True if each task counts as one core because the submission asks for no resources.
         deferred: The tasks without a gang because of `max_parallel`, as indices in the order of their turns.
-        tally: The counts of the tasks by state.
-        changes: The tasks that have changed, by revision.
+        tally: The object that counts the tasks of the job by state.
+        changes: The object that remembers which tasks have changed, and at which revision.
         transitions: The changes of state for which no event was made yet.
     """
 
@@ -253,7 +253,7 @@ class Job:
             attempts: The ids of the lost attempts, by task index.
             error: Why the attempts were lost.
             now_ms: The present time, in milliseconds since the epoch.
-            failure: The code of `error`.
+            failure: The code of `error`, a `FailureCode`.
         """
         return self._attempts_ended(attempts, AttemptEnd(WORKER_FAILED, now_ms, error=error, failure=failure), now_ms)
 

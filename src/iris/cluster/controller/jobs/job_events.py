@@ -41,7 +41,7 @@ class TransitionLog:
         self._writing: asyncio.Task[None] | None = None
 
     def write(self, job: Job, transitions: Sequence[Transition]) -> None:
-        """Write the changes of a job. Many changes are written later, in steps."""
+        """Write the changes of a job to the event log. Many changes are written later, in steps."""
         if not _log.isEnabledFor(logging.INFO):
             return
         if not self._waiting and len(transitions) <= _LINES_AT_ONCE:

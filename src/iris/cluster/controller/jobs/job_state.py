@@ -59,7 +59,7 @@ def judge(
         unasked: A task whose attempt was killed on its worker without a request of the controller; None if there is
             none.
         tasks: All tasks of the job.
-        tally: The states of all tasks.
+        tally: The object that counts the tasks of the job by state.
         max_task_failures: How many tasks may fail before the job fails.
         first_failed: The index of the first task that has failed for good; None if no task has.
     """
@@ -131,9 +131,10 @@ class Transition:
     """A change of state from which an event is made: of a job, of an attempt, or of a task without a live attempt.
 
     Attributes:
-        state: The new state.
-        task_index: The task, or the task of the attempt; None for a change of the job.
-        attempt_id: The attempt; None if a task ended without a live attempt.
+        state: The new state of the job, the task or the attempt.
+        task_index: The index of the task whose state, or whose attempt's state, has changed; None for a change of the
+            job.
+        attempt_id: The number of the attempt whose state has changed; None if a task ended without a live attempt.
         will_retry: Whether the attempt has ended and its task waits for another attempt.
     """
 

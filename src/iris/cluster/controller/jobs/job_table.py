@@ -51,7 +51,7 @@ class RecentJobs:
     records are dropped first.
 
     Args:
-        max_jobs: The largest number of records.
+        max_jobs: The largest number of job records in the cache.
         max_bytes: The largest approximate size of all records together. A single record may be larger than this limit.
 
     Attributes:
@@ -111,7 +111,7 @@ def removed_meanwhile(record: JobRecord, what: str) -> NotFoundError:
 
     Args:
         record: The record of the job.
-        what: What was read: "logs" or "results".
+        what: What the call has read: "logs" or "results".
     """
     return NotFoundError(
         f"job {quoted(record.job_id)} was removed while its {what} were being read",

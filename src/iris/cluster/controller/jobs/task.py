@@ -71,11 +71,11 @@ class AttemptEnd:
     """How an attempt ended, according to its worker, or because its worker was lost.
 
     Attributes:
-        state: SUCCEEDED, FAILED, KILLED or WORKER_FAILED.
+        state: The final state of the attempt: SUCCEEDED, FAILED, KILLED or WORKER_FAILED.
         finished_at_ms: When the attempt ended, as wall clock time.
         exit_code: The exit code, which is 128+n if signal n killed the process; None if there was no process.
         term_signal: The number of the signal that killed the process; None if no signal killed it.
-        error: The error text for people; empty if there was no error.
+        error: The error text of the attempt, for people; empty if there was no error.
         result_error: Why the return value of a successful callable is missing; empty if it is not missing.
         out_of_memory: True if the attempt ended because memory ran out.
         failure: The code of `error`, a `FailureCode`.
@@ -241,7 +241,7 @@ class Task:
 
         Args:
             attempt_id: The number of the attempt, from 0.
-            end: How the attempt ended.
+            end: The outcome of the attempt.
             exit_codes: The exit codes after which the job's tasks are retried.
         """
         attempt = self.live_attempt
@@ -336,7 +336,7 @@ class Task:
         by `why`.
 
         Args:
-            why: `Stop.TASK` or `Stop.END`.
+            why: The reason of the stop: `Stop.TASK` or `Stop.END`.
             error: The error that the task gets when the attempt has been stopped.
             failure: The code of `error`, a `FailureCode`.
         """

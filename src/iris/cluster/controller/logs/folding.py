@@ -46,7 +46,7 @@ class Foldable(NamedTuple):
 
     Attributes:
         name: The directory of the log, below the root of all logs.
-        size: The size of the segments in bytes.
+        size: The size of the log's segments in bytes.
         ended_ms: When the attempt ended, in milliseconds since the epoch.
         stored_as: The name of the log at the log location.
     """

@@ -64,7 +64,7 @@ class Keeping:
         location: The log location, to which complete logs are copied; None if the cluster has no log location.
         max_log_bytes: The approximate number of bytes that are kept of each attempt's log. A job may set another limit.
         now_ms: A function that returns the current time, in milliseconds since the epoch, for the ages of logs.
-        outputs: Where and how outputs are stored; None stores none.
+        outputs: The settings for the outputs of tasks; None stores no outputs.
         location_patience_s: The removal of a job fails after the log location has not answered for this many seconds.
     """
 

@@ -44,7 +44,7 @@ class UploadedLog(NamedTuple):
         attempt_id: The id of the attempt.
         job_submitted_at_ms: When the job was submitted, in milliseconds since the epoch; 0 if the worker does not know.
         begin_ms: When this process of the controller got the first part of the log, in milliseconds since the epoch.
-        end_ms: When the end of the log was stored.
+        end_ms: When the end of the log was stored, in milliseconds since the epoch.
     """
 
     task_id: str
@@ -59,9 +59,9 @@ class _Kept:
     """The state of a log that is being uploaded.
 
     Attributes:
-        segments: Where each segment begins.
-        position: The number of bytes of records before the next part.
-        begin_ms: When the first part arrived, in milliseconds since the epoch.
+        segments: The positions in the log at which its segments begin.
+        position: How many bytes of the log come before the next part.
+        begin_ms: When the first part of the log arrived, in milliseconds since the epoch.
         complete: Whether the log has its end. No part follows the end.
     """
 

@@ -41,7 +41,7 @@ class RemovedCopies:
         root: The directory of all logs on this machine.
         folded: The database that stores the folded logs.
         location: The log location; None if the cluster has no log location.
-        claims: The logs that a sweep may change.
+        claims: The object that records which logs a sweep must not change.
         writing: The thread that writes uploaded parts of logs. The thread also changes the marks, so that no log is
             folded meanwhile.
         patience_s: After this many seconds without progress, a removal fails.
@@ -83,8 +83,8 @@ class RemovedCopies:
 
     @contextlib.asynccontextmanager
     async def removed(self, names: Mapping[str, str]) -> AsyncIterator[None]:
-        """Return a context manager that removes copies at its beginning. If the context ends with an exception, the
-        marks of the logs are corrected, because their jobs stay.
+        """Return a context manager that removes copies of logs from the log location at its beginning. If the context
+        ends with an exception, the marks of the logs are corrected, because their jobs stay.
 
         Args:
             names: The name of each log on this machine, with its name at the log location.
@@ -136,10 +136,10 @@ class _Run:
     """One removal of copies.
 
     Attributes:
-        gone: The names of the logs whose copies were removed.
+        gone: The names of the logs whose copies at the log location were removed.
         num_answers: How often the log location has answered: once for each removed file and for each removed log. A log
             may have so many files that the removal of the whole log takes longer than `patience_s`.
-        is_stopped: Whether no further copies are removed.
+        is_stopped: Whether the removal was stopped, so that no further copies are removed.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class _Run:
         self.num_answers += 1
 
     def restore(self) -> None:
-        """Correct the marks of the logs after a failure."""
+        """Correct the marks of the logs after their removal from the log location has failed."""
         try:
             lost = []
             for name in self._tried:

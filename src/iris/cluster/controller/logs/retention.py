@@ -38,10 +38,10 @@ class Found(NamedTuple):
 
     Attributes:
         name: The directory of the log, below the root of all logs.
-        size: The size of the segments in bytes.
+        size: The size of the log's segments in bytes.
         changed_ms: When a file of the log was last written, in milliseconds since the epoch.
         closed: Whether the log has a file `end`, so that the log is complete.
-        stored: Whether the whole log is at the log location.
+        stored: Whether the log location has the whole log.
         away: Whether the segments were removed from this machine, so that only the log location has the segments.
     """
 

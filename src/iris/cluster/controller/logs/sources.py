@@ -30,8 +30,8 @@ class LogSources:
 
     Attributes:
         workers: The workers that have registered, by id.
-        keeper: The kept logs; None if no logs are kept.
-        saved: The object that decides which saved state of a job a reader may see.
+        keeper: The object that keeps logs on the controller; None if no logs are kept.
+        saved: The object that returns the last saved state of a job, which readers may see.
         watches: The object that notifies other code of changes of jobs.
         slices: The object that makes statuses of many tasks.
         budget: The object that limits the memory that all streams of kept logs use together.

@@ -156,7 +156,7 @@ class LogSweep:
         location: The log location; None if the cluster has no log location.
         retention: The rules by which logs are removed.
         attempts: The object that finds the attempts to which the logs belong.
-        claims: The logs that a sweep may change.
+        claims: The object that records which logs a sweep must not change.
 
     Attributes:
         kept_bytes: The size of all logs on this machine at the beginning of the last sweep.
@@ -236,7 +236,8 @@ class LogSweep:
         await asyncio.get_running_loop().run_in_executor(writing, self._fold, foldable)
 
     def _choose_remote(self, known: Mapping[str, Known], here: Collection[str], before_ms: int) -> list[Removal]:
-        """Return the logs to remove that are only at the log location, because their attempts ended before a time."""
+        """Return the logs that only the log location has, and that must be removed, because their attempts ended before
+        the given time."""
         old = [
             name
             for name, attempt in known.items()
@@ -409,7 +410,7 @@ def remove_log(path: Path, reason: str, end: LogEnd | None = None) -> None:
 
     Args:
         path: The directory of the log; created if it is missing.
-        reason: Why the log is removed.
+        reason: Why the log is removed, as text for its readers.
         end: The end of the log from the log location, if this machine does not have it.
 
     Raises:
@@ -429,7 +430,7 @@ def mark_removed(folded: FoldedLogs, paths: Collection[Path], reason: str) -> No
     Args:
         folded: The database that stores the folded logs.
         paths: The directories of the logs. A log may be folded.
-        reason: Why the logs are gone.
+        reason: Why the logs are gone, as text for their readers.
 
     Raises:
         OSError: A file or the database cannot be written.

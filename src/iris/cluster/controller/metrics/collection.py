@@ -69,7 +69,7 @@ class Sources:
         saver: The object that saves all changes.
         store: The database of the controller.
         headroom: The object that measures the disk with the state directory.
-        log_keeper: The kept logs; None if no logs are kept.
+        log_keeper: The object that keeps logs on the controller; None if no logs are kept.
         traces: The delivery of spans; None if no spans are made.
     """
 
@@ -89,15 +89,15 @@ class ControllerMetrics:
     """The metrics of a controller.
 
     Args:
-        sources: The parts of the controller.
+        sources: The parts of the controller from which metrics are collected.
         most_jobs: The largest number of unfinished jobs whose ids appear as labels of metrics. 0 means that no ids
             appear.
 
     Attributes:
-        calls: The tally of the controller's calls.
-        job_tally: The tally of changed jobs.
-        process: The figures of the process.
-        text: The metrics as text, for Prometheus.
+        calls: The object that counts the calls of the controller.
+        job_tally: The object that counts the changes of jobs.
+        process: The object that measures the controller's process.
+        text: The object that makes the text of the metrics for Prometheus.
     """
 
     def __init__(self, sources: Sources, most_jobs: int = 0) -> None:

@@ -53,7 +53,7 @@ class FileCalls:
 
     Args:
         jobs: The table of all jobs of the cluster.
-        saved: The object that decides which saved state of a job a caller may see.
+        saved: The object that returns the last saved state of a job, which callers may see.
         workers: The workers that have registered, by id.
         outputs: The stored outputs of ended attempts; None if this controller stores none.
     """

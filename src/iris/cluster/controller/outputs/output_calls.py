@@ -27,7 +27,7 @@ class OutputCalls:
 
     Args:
         jobs: The table of all jobs of the cluster.
-        saved: The object that decides which saved state of a job a caller may see.
+        saved: The object that returns the last saved state of a job, which callers may see.
         store: The stored outputs; None if this controller stores none.
     """
 

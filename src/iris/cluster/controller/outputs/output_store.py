@@ -55,7 +55,7 @@ class OutputKeeping:
     """The settings of the output store.
 
     Attributes:
-        root: The directory for outputs.
+        root: The directory in which the outputs of tasks are stored.
         max_bytes: The largest size of the outputs of one attempt; None sets no limit.
         max_total_bytes: The largest size of all stored outputs together; None sets no limit.
         keep_ms: How long outputs are kept after the end of their attempt; None keeps them as long as their job.
@@ -74,9 +74,9 @@ class Stored:
     """What is known about the outputs of an attempt.
 
     Attributes:
-        at_ms: When the outputs were stored or refused.
+        at_ms: When the outputs were stored or refused, in milliseconds since the epoch.
         index_bytes: The size of the index in the pack.
-        reason: The code of `problem`.
+        reason: The reason in `problem`, as a code for programs.
         problem: Why the outputs are not stored, for people; empty if they are stored.
         job_id: The job, so that the outputs of removed jobs are recognised.
     """
@@ -92,7 +92,7 @@ class OutputStore:
     """The stored outputs of all attempts.
 
     Args:
-        keeping: Where and how outputs are stored.
+        keeping: The settings for stored outputs: the directory and the size limits.
         jobs: The table of all jobs of the cluster.
     """
 

@@ -52,7 +52,7 @@ def machine_page(
     """Make a page of the machines, in the order of their names, each with the jobs and tasks that have slots on it.
 
     Args:
-        machines: The engine's machines.
+        machines: The machines that the engine has reported.
         held: Each granted allocation, with the id of its job.
         workers: The machine of each worker, by worker id.
         uses: The object that knows how much CPU, memory and GPUs the tasks on workers use.
@@ -104,8 +104,8 @@ def longest_waiting(waiting: Sequence[QueuedGang], most: int) -> Steps[list[Queu
     """Return the gangs that have waited longest, in the order of their arrival.
 
     Args:
-        waiting: The gangs, in any order.
-        most: The largest number of gangs in the result.
+        waiting: The gangs that wait, in any order.
+        most: The number of gangs to return at most.
     """
     found: list[QueuedGang] = []
     for begin in range(0, len(waiting), _GANGS_OF_A_STEP):

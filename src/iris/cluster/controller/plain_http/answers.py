@@ -33,9 +33,9 @@ class PlainError(Exception):
     """A request that the route refuses because of its method or its `Accept` header.
 
     Args:
-        status: The HTTP status.
-        text: The reason, and what is accepted.
-        headers: Further headers of the answer.
+        status: The HTTP status of the answer.
+        text: The reason of the error, and what is accepted, as text.
+        headers: The HTTP headers of the answer, in addition to the usual headers.
     """
 
     def __init__(self, status: int, text: str, headers: Headers = ()) -> None:
@@ -49,7 +49,7 @@ async def send_head(send: Send, status: int, headers: Headers = (), *, is_last: 
 
     Args:
         send: A function that sends a message to the client.
-        status: The HTTP status.
+        status: The HTTP status of the answer.
         headers: The headers of this answer, besides the headers of every answer.
         is_last: Whether the answer has no body.
     """

@@ -44,8 +44,8 @@ async def write_items(
     """Yield each item of an answer with the bytes to send. A large batch of lines is split into several small batches.
 
     Args:
-        items: The items of the answer, from its log reader.
-        written: The format of the answer.
+        items: The items that the log reader produces, such as lines and notices.
+        written: The format in which the answer is written.
         lane: The fair queue in which all answers wait for their turns.
         caller: The key of the caller that reads. All callers get equal shares of the turns.
         size: The largest number of lines that are formatted in one turn.

@@ -54,7 +54,7 @@ class AllRead:
         ends: The end of the log of each task's last attempt, by task index.
         job: The job, without its tasks.
         is_part: Whether only some tasks, or one attempt, were read.
-        cursor: The place in the logs after everything that was read.
+        cursor: The cursor with which a reader continues after everything that was read.
     """
 
     ends: Mapping[int, cluster_pb2.LogEnd]

@@ -191,8 +191,8 @@ class _Request:
     """One request.
 
     Attributes:
-        method: The HTTP method.
-        path: The path, still with percent encoding.
+        method: The HTTP method of the request.
+        path: The path of the request, still with percent encoding.
         format: The format of the answer. None until `choose_format` has chosen it.
         failure: The code of the error that has ended the answer early. Empty if there is none.
     """
@@ -264,13 +264,13 @@ class _Answer:
     """The answer to one request, which collects small pieces before it sends them.
 
     Args:
-        written: The format of the answer.
-        headers: The headers of the answer.
+        written: The format in which the answer is written.
+        headers: The HTTP headers of the answer.
         send: A function that sends a message to the client.
 
     Attributes:
         has_begun: Whether the head of the answer was sent.
-        has_data: Whether there is data that was not sent yet.
+        has_data: Whether some data of the answer was not sent yet.
     """
 
     def __init__(self, written: LogFormat, headers: list[tuple[bytes, bytes]], send: Send) -> None:
@@ -338,7 +338,7 @@ async def _pump(items: AsyncGenerator[tuple[Item, bytes]], answer: _Answer, rece
     """Send items until there are no more, and return True. Return False if the client has left.
 
     Args:
-        items: The items, with the bytes of each item.
+        items: The items of the answer, each with its formatted bytes.
         answer: The object that sends the items.
         receive: A function that receives messages about the connection.
     """

@@ -38,7 +38,7 @@ class EventId:
     """A parsed id of an event.
 
     Attributes:
-        cursor: The place in the logs after the event.
+        cursor: The cursor with which a reader continues after the event.
         start_ms: Only lines later than this time are selected, in milliseconds since the epoch; 0 sets no limit.
         end_ms: Only lines up to this time are selected, in milliseconds since the epoch; 0 sets no limit.
         max_lines: How many lines may follow; 0 sets no limit.

@@ -22,7 +22,7 @@ async def explain_dropped_results(
     Args:
         record: The record of the job.
         tasks: The statuses of tasks of the job, with the stored results.
-        stored_jobs: The object whose threads run the reads of the database.
+        stored_jobs: The object that reads ended jobs from the database, in its own threads.
         store: The database of the controller.
     """
     # Only a callable has a result.

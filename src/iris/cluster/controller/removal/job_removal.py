@@ -70,13 +70,13 @@ class JobRemoval:
     Args:
         jobs: The table of all jobs of the cluster.
         store: The database of the controller.
-        stored_jobs: The object whose threads run the reads of the database.
+        stored_jobs: The object that reads ended jobs from the database, in its own threads.
         saver: The object that removes the jobs from the database.
-        keeper: The log keeper; None if no logs are kept.
+        keeper: The object that keeps logs on the controller; None if no logs are kept.
         fleet: The object that knows all workers of the cluster.
         background: The object that runs the calls to workers, and requested removals.
         workspaces: The object that removes the workspaces that no job uses any more.
-        retention: How long ended jobs are kept, and how many of them.
+        retention: The rules by which ended jobs are removed: their largest age and number.
         now_ms: A function that returns the current time for ages, in milliseconds since the epoch.
         on_removed: Functions that are called with each removed job.
         outputs: The stored outputs; None if no outputs are stored.

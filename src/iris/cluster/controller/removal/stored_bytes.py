@@ -36,7 +36,7 @@ class StoredBytes:
 
     Args:
         store: The database, which counts the bytes.
-        stored_jobs: The object whose threads run the reads of the database.
+        stored_jobs: The object that reads ended jobs from the database, in its own threads.
         saver: The object that drops contents from the database.
         workspaces: The object that removes the workspaces that no job uses any more.
         limit: How many bytes are stored for one user; None sets no limit.
@@ -62,7 +62,7 @@ class StoredBytes:
         Args:
             owner: The owner of the new job.
             launch: The submission of the job.
-            workspace: The workspace, if it may not be in the database yet.
+            workspace: The bytes of the workspace, if the database may not have the workspace yet.
 
         Raises:
             ResourceExhaustedError: The unfinished jobs of the user would exceed the limit.

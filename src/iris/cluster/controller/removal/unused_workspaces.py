@@ -23,7 +23,7 @@ class UnusedWorkspaces:
 
     Args:
         store: The database of the controller.
-        stored_jobs: The object whose threads run the reads of the database.
+        stored_jobs: The object that reads ended jobs from the database, in its own threads.
         saver: The object that removes the workspaces from the database.
     """
 

@@ -304,8 +304,8 @@ class Reservation:
         self._spare = sum(free_for_gang.units(gang, i) for i in self._members) - units_wanted(gang)
 
     def concerns(self, positions: Iterable[int], need: Resources) -> bool:
-        """Return True if a slot with the resources `need` on one of these machines could delay the gang with the
-        reservation.
+        """Return True if a slot with the resources `need` on one of the machines at `positions` could delay the gang
+        with the reservation.
         """
         shared = any(a and b for a, b in zip(need.amounts(), self._gang.need.amounts(), strict=True))
         return shared and not self._members.isdisjoint(positions)

@@ -39,7 +39,7 @@ class Requested:
 
     Attributes:
         since_s: When the gang began to wait. The waiting time includes the time in the queue.
-        place_by_s: When the scheduling timeout expires.
+        place_by_s: When the scheduling timeout of the gang expires, on the monotonic clock.
         is_confirmed: False if the engine did not answer the request. The engine may or may not have received an
             unanswered request.
         engine_reason: The engine's reason why the gang waits; None until a snapshot contains the waiting gang.
@@ -59,8 +59,8 @@ class Granted:
     """A state: the gang has its allocation, but some of its workers are missing.
 
     Attributes:
-        allocation: The allocation that the engine has granted.
-        place_by_s: When the scheduling timeout expires.
+        allocation: The allocation that the engine has granted to the gang.
+        place_by_s: When the scheduling timeout of the gang expires, on the monotonic clock.
         register_by_s: The deadline for workers to register. If workers are missing at this time, the allocation is
             released.
         register_limit_s: How long the workers have to register, in seconds, from the grant of the allocation.
@@ -131,7 +131,7 @@ class GangRecord:
     Attributes:
         request: The request to the engine, which contains the gang's id.
         job_id: The id of the gang's job.
-        task_indices: The task of each slot; empty if unknown.
+        task_indices: The index of the task in each slot; empty if unknown.
         state: The gang's current state.
         may_split: True if the job could run its tasks as independent tasks instead of a gang.
         tree_since_s: When the root job of the gang's tree was submitted; infinity if the gang's job has no parent.

@@ -70,7 +70,7 @@ class Step:
     """The result of an event.
 
     Attributes:
-        state: The next state; None removes the gang.
+        state: The next state of the gang; None removes the gang.
         instructions: The instructions to carry out, in this order.
     """
 

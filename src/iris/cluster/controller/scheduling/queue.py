@@ -49,8 +49,8 @@ class QueuedGang:
     """A gang that waits for an allocation, in the queue or at the engine.
 
     Attributes:
-        gang: The request for the allocation.
-        since_s: When the gang began to wait, in seconds of the monotonic clock.
+        gang: The request for the gang's allocation.
+        since_s: When the gang began to wait, on the monotonic clock, in seconds.
         job_id: The id of the gang's job.
         tree_since_s: When the root job of the gang's tree was submitted, in seconds of the monotonic clock. Infinity
             if the gang's job has no parent.
@@ -75,7 +75,7 @@ class Allocation:
     Attributes:
         gang: The request that the engine has granted.
         since_s: When the engine granted the allocation, in seconds of the monotonic clock.
-        machines: The machine of each slot; empty until the engine has named the machines.
+        machines: The name of each slot's machine; empty until the engine has named the machines.
         task_indices: The index of the task in each slot; empty if unknown. The tasks are stored here because the job
             may forget the gang before the engine has released the allocation.
     """
@@ -165,7 +165,7 @@ class Plan:
             withdrawn from the engine.
         impossible: The kinds of gangs that would not fit even if nothing were allocated and every machine were alive.
         reserved_for: The id of the gang that has a reservation; empty if no gang has one.
-        machine_set: The machines. Pass this object to the next call of `plan`.
+        machine_set: The machines of the engine. Pass this object to the next call of `plan`.
         has_more: True if the pass ended because of `MAX_SUBMITTED`, so that more gangs may fit.
     """
 

@@ -26,7 +26,7 @@ class Survey:
 
     Attributes:
         machines: The machines as the engine has reported them last.
-        allocations: All allocations, each with the id of its job.
+        allocations: All granted allocations, each with the id of its job.
         waiting: The queued and requested gangs, in no particular order.
         reserved_for: The id of the gang that has a reservation; empty if no gang has one.
         workers: The machine of each worker that serves a slot, by worker id.

@@ -25,7 +25,7 @@ class JobChange:
         transitions: The saved changes of the states of the job and its tasks.
         is_saved: Whether the change is saved. If the change is not saved, `instructions` has only instructions that are
             allowed before saving.
-        is_current: Whether the store now has the job's current state.
+        is_current: Whether the database now has the job's current state.
         has_news: Whether the controller has to notify the watchers of the job.
     """
 
@@ -59,7 +59,7 @@ class PendingJob:
 
     Attributes:
         record: The record of the job.
-        saved_revision: The revision up to which the store has all changes of the job.
+        saved_revision: The revision of the job up to which all changes are saved.
         announced_revision: The revision up to which the changes of the job were announced to watchers.
         instructions: The instructions to carry out once the job is saved.
         results: The unsaved results of tasks, as pairs of task index and outcome.

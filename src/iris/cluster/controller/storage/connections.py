@@ -35,7 +35,7 @@ class Connections:
         path: The file, which is created if it is missing; None keeps the database in memory.
 
     Attributes:
-        name: The name of the database in errors.
+        name: The name of the database in error texts.
         writer: The connection that writes. Only one thread at a time may use this connection.
 
     Raises:

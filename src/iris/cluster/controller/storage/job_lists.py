@@ -56,8 +56,8 @@ class Range:
     """The range of job numbers from `first` to `last`, in which jobs are read in the order of their numbers.
 
     Attributes:
-        first: The lowest number of a job.
-        last: The highest number of a job.
+        first: The lowest number of a job in the range.
+        last: The highest number of a job in the range.
         newest_first: Whether the jobs are read from the highest number down.
         limit: The largest number of jobs to read.
     """
@@ -101,7 +101,7 @@ def count_by_state(db: sqlite3.Connection, wanted: JobFilter, *, last: int, with
     Args:
         db: A connection to the database.
         wanted: The filter that selects the jobs.
-        last: Jobs with higher numbers are not counted.
+        last: The highest number of a job that is counted.
         without: The numbers of further jobs that are not counted. The caller has counted these jobs as unfinished, but
             they may end before this read.
     """

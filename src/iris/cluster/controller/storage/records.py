@@ -71,8 +71,8 @@ def load_job(
     Args:
         record: The record of the job.
         tasks: The record and the facts of each task, by task index.
-        rest: The submission without its entry point.
-        entry_point: The entry point; None returns a job without its entry point.
+        rest: The submission of the job, without its entry point.
+        entry_point: The entry point of the job; None returns a job without its entry point.
         number: The place of the job in the order of submission.
     """
     loaded, facts = [], []

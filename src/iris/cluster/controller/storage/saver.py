@@ -91,7 +91,7 @@ class Saver(Gathering):
     batch.
 
     Args:
-        store: The store. No other code uses the store while the saver runs.
+        store: The database of the controller. No other code uses it while the saver runs.
         journal: The object that makes and stores the events about the changes; None makes no events.
 
     Attributes:

@@ -147,7 +147,7 @@ def migrate(db: sqlite3.Connection, path: Path | None, progress: Progress = igno
     the old database to a file in the same directory.
 
     Args:
-        db: The connection, in autocommit mode.
+        db: The connection to the database, in autocommit mode.
         path: The file of the database; None if the database is in memory.
         progress: A function that is called during the migration of a large database.
     """

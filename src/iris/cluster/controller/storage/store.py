@@ -132,7 +132,7 @@ class Changes:
 
         Args:
             number: The number of the job in the database.
-            rounds: How many gangs the job has had.
+            rounds: How many gangs the job has had in total.
         """
         for statement in REMOVE_JOB:
             self._add(statement, (number,))
@@ -143,7 +143,7 @@ class Changes:
         """Add the answer to a request that removes jobs, so that a repeated request gets the same answer.
 
         Args:
-            request_id: The id of the request.
+            request_id: The id of the request that removes the jobs.
             job_ids: The ids of the removed jobs.
             most: The number of the newest answers that stay stored.
         """

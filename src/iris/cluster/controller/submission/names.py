@@ -31,7 +31,7 @@ async def claim_name(
         request: The submission. This function changes the name in the submission.
         parent: The parent job; None if the new job has no parent.
         jobs: The table of all jobs of the cluster.
-        saver: The object that knows the new jobs that are not saved yet.
+        saver: The object that saves new jobs, and knows which of them are not saved yet.
 
     Returns:
         If the client has repeated a request because the answer was lost, the job created by the first request.
@@ -84,7 +84,8 @@ async def find_repeated(request: LaunchJobRequest, jobs: JobTable, saver: Saver)
 
 
 async def _find_taken(job_id: str, jobs: JobTable, saver: Saver) -> JobRecord | None:
-    """Return the job with an id. If no job has the id, return None. The id then stays free until the next await."""
+    """Return the job with the given id, or None if the id is free. A free id stays free only until the caller's next
+    `await`."""
     while True:
         await saver.until_launched(job_id)
         if not jobs.exists(job_id):

@@ -16,8 +16,8 @@ class Quota:
     in `iris.config`.
 
     Attributes:
-        jobs: The largest number of unfinished jobs.
-        tasks: The largest number of tasks in unfinished jobs.
+        jobs: The largest number of unfinished jobs of a user.
+        tasks: The largest number of tasks in the unfinished jobs of a user.
         streams: The largest number of open streams, which follow logs or watch jobs.
     """
 
@@ -30,7 +30,7 @@ class QuotaUse:
     """Counts the unfinished jobs and tasks of each user.
 
     Args:
-        quota: The quota of every user.
+        quota: The limits that apply to every user.
     """
 
     def __init__(self, quota: Quota) -> None:

@@ -16,7 +16,7 @@ class Resubmissions:
 
     Args:
         store: The database, which contains the submissions.
-        reading: The object whose threads run the reads of the database.
+        reading: The object that reads from the database, in its own threads.
         submissions: The object that accepts the new jobs.
     """
 
@@ -50,7 +50,7 @@ class Resubmissions:
         """Submit a job again, and return the id of the new job.
 
         Args:
-            request: The request. This method changes the request.
+            request: The request to submit the job again. This method changes the request.
             owner: The owner of the new job.
 
         Raises:

@@ -28,7 +28,7 @@ class Submissions:
 
     Args:
         jobs: The table of all jobs of the cluster.
-        workspaces: The stored workspaces.
+        workspaces: The object that checks and stores workspaces.
         quotas: The object that counts the jobs and tasks of each user.
         headroom: The object that refuses new jobs when too little disk space or too few file descriptors are left.
         log_keeper: The log keeper, which keeps the logs of the tasks; None if no logs are kept.

@@ -19,7 +19,7 @@ class Workspaces:
 
     Args:
         store: The database, which stores the workspaces.
-        reading: The object whose threads run the reads of the database.
+        reading: The object that reads from the database, in its own threads.
         unused: The object that removes the workspaces that no job uses any more.
     """
 

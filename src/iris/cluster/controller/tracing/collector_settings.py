@@ -27,11 +27,11 @@ class CollectorSettings:
     """Where spans are sent, and how.
 
     Attributes:
-        url: The URL of the requests.
+        url: The URL to which spans are sent.
         headers: Headers of each request, which may contain a secret key of the collector.
         timeout_s: How long one request may take, in seconds.
         compression: How requests are compressed: gzip, deflate or none.
-        tls: The certificates for HTTPS.
+        tls: Which https servers are trusted, and the certificate of this client.
         resource: The attributes of this program in the traces, for example `service.name`.
     """
 
@@ -53,7 +53,7 @@ def read_settings(endpoint: str, environment: Mapping[str, str] = os.environ) ->
     Args:
         endpoint: The base URL of the collector, to which `/v1/traces` is added. If the string is empty, the environment
             variables name the collector.
-        environment: The environment variables.
+        environment: The environment variables, which may configure a collector.
 
     Raises:
         InvalidArgumentError: The URL of the collector is invalid.

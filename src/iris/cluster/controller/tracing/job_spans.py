@@ -65,7 +65,7 @@ class JobTrace:
 
     Attributes:
         trace: The trace to which all spans of the job belong.
-        job_span_id: The id of the job's span.
+        job_span_id: The id of the span that covers the whole job.
     """
 
     def __init__(self, job_id: str, submitted_at_ms: int, launch: LaunchJobRequest) -> None:

@@ -19,7 +19,7 @@ class PendingSpans:
 
     Args:
         tally: The object that counts the dropped spans.
-        most: The largest number of spans.
+        most: The largest number of spans that may wait.
     """
 
     def __init__(self, tally: SpanTally, most: int = MAX_PENDING) -> None:

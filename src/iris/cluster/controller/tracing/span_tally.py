@@ -53,7 +53,7 @@ class SpanTally:
         """Count spans that were given up.
 
         Args:
-            reason: Why the spans were given up.
+            reason: Why the spans were given up, as a code.
             problem: The reason for the loss, as text for people.
             amount: How many spans were given up.
         """

@@ -88,8 +88,8 @@ class _Page:
     """The spans of one request.
 
     Attributes:
-        spans: The encoded spans.
-        num_spans: The number of spans.
+        spans: The encoded spans in the request.
+        num_spans: The number of spans in the request.
         reached: The number of the last event whose spans are in the request.
         num_pending: How many spans of calls and log uploads are in the request.
     """
@@ -104,7 +104,7 @@ class TraceDelivery:
     """The delivery of spans.
 
     Args:
-        sender: The object that sends the spans.
+        sender: The object that sends requests with spans to the collector.
         number: The number of the last event whose spans were sent.
         journal: The object that stores the events of the cluster.
         pages: The object that reads the stored events.

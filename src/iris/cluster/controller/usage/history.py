@@ -65,12 +65,12 @@ class JobUsage:
 
     Args:
         record: The record of the job.
-        stored: The points that an earlier controller has stored, by task index.
+        stored: The points of usage that an earlier controller has stored, by task index.
 
     Attributes:
         number: The number of the job in the database.
         tasks: The series of the tasks that have samples, by task index.
-        total: The sum over the tasks.
+        total: The usage of all tasks of the job together.
         changed: The indices of the series that have changed since the last write.
     """
 
@@ -102,7 +102,7 @@ class UsageHistory:
 
     Args:
         store: The database of the controller.
-        stored_jobs: The object whose threads run the reads of the database.
+        stored_jobs: The object that reads ended jobs from the database, in its own threads.
         saver: The object that writes the series.
         max_bytes: The largest number of bytes of all stored series.
         now: A function that returns the current time, in milliseconds since the epoch.

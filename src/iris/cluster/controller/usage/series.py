@@ -108,7 +108,7 @@ class Points:
         same weight.
 
         Args:
-            step_s: A multiple of the present step.
+            step_s: The new step in seconds, a multiple of the present step.
         """
         if step_s == self.step_s or not self.times:
             return Points(step_s, self.times[:], [column[:] for column in self.columns], self.samples)
@@ -154,7 +154,7 @@ class UsageSeries:
     """What one task, job or worker has used over time.
 
     Args:
-        columns: `TASK_COLUMNS` or `SUM_COLUMNS`.
+        columns: The number of columns of the series: `TASK_COLUMNS` or `SUM_COLUMNS`.
         points: The largest number of points in the life ring, an even number.
         life: The points of an earlier controller; None for a new series.
 

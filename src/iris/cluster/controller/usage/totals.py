@@ -29,7 +29,7 @@ class UsageTotal:
         life: The points of an earlier controller; None for a new sum.
 
     Attributes:
-        series: The sum over the attempts over time.
+        series: The usage of all attempts together, over time.
     """
 
     __slots__ = ("_parts", "_sampled_s", "_sums", "series")

@@ -30,11 +30,11 @@ class AttemptControl:
 
     Args:
         fleet: The object that knows all workers of the cluster.
-        slots: The slots of the placed tasks.
-        stdin: The standard input of the jobs.
+        slots: The table of the slots of all placed tasks.
+        stdin: The object that passes standard input to attempts.
         tokens: The object that makes the tokens of attempts.
         saver: The object that saves the changed jobs.
-        background: The object that runs the calls.
+        background: The object that runs the calls to workers in the background.
     """
 
     def __init__(

@@ -144,7 +144,7 @@ async def start_attempts(
         worker: The controller's record of the worker.
         job_id: The id of the job.
         starts: The attempts to start.
-        request: The request for the worker.
+        request: The request that the worker gets.
         still_live: A function that returns whether an attempt is live.
         calls: The object that limits the calls to each worker.
         before_try: A function that updates the request before each call.

@@ -220,7 +220,7 @@ class Fleet:
 
         Args:
             worker_id: The id of the worker.
-            incarnation: The worker's process; empty for the process that is registered now.
+            incarnation: The incarnation of the worker's process; empty for the process that is registered now.
         """
         worker = self.workers.get(worker_id)
         if worker is None or worker.is_dead or worker.is_lost(time.monotonic()):

@@ -29,7 +29,7 @@ class LostAttempts:
         Args:
             is_lost: Whether an attempt was lost.
             why: Why the worker counts as lost. The error of each attempt contains this text.
-            failure: The code of `why`.
+            failure: The reason in `why`, as a code for programs.
         """
         ended: list[TaskAttempt] = []
         for record in self._jobs.open_jobs():

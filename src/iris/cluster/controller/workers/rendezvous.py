@@ -38,7 +38,7 @@ def assign_local_ranks(
     """Return the local rank of each task, by task index.
 
     Args:
-        machines: The machine of each task.
+        machines: The name of the machine of each task.
         devices: The devices that belong to each task.
         share_devices: True if the tasks of the gang on one machine share their devices. Each of these tasks then sees
             all their devices, in the order of the local ranks. If a task of the gang on a machine does not have exactly

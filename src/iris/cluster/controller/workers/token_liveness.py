@@ -43,7 +43,7 @@ class ClusterLiveness:
 
         Args:
             worker_id: The id of the worker.
-            incarnation: The worker's process; empty for any process of the worker.
+            incarnation: The incarnation of the worker's process; empty for any process of the worker.
         """
         if self._fleet.is_live(worker_id, incarnation):
             return True

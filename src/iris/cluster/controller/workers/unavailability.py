@@ -20,7 +20,7 @@ class MissingWorker:
 
     Attributes:
         worker_id: The worker's id.
-        kind: Why the worker is not available.
+        kind: In which way the worker is not available.
         refusal: If `kind` is `REFUSED`, a text about which worker was refused and why. Otherwise empty.
     """
 

@@ -96,7 +96,7 @@ class LocalEngine:
         workers: The number of worker processes that share the machine, 1 to 64.
         machine: The capacity to share. Defaults to what this process may use (see `this_machine`).
         labels: The machine labels of the workers: one mapping for all workers, or one for each.
-        host: The address that workers bind to.
+        host: The address of this machine to which workers bind.
         advertise_host: The address at which others reach the workers. Defaults to `host`.
         standing: Whether workers survive this process. If False, workers end when this process ends for any reason.
         lease_s: The seconds after which a worker ends if it has not reached the controller. With 0, a worker never ends

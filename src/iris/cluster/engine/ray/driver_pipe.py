@@ -109,7 +109,7 @@ class RayPipe:
         Args:
             verb: The name of a method of `RayGangs`.
             timeout_s: The seconds to wait for the answer.
-            arguments: The arguments of the method.
+            arguments: The arguments with which the method is called.
 
         Raises:
             GangRejectedError: Ray can never allocate the gang.

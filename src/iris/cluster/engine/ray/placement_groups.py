@@ -83,7 +83,7 @@ class _Gang:
         machines: The name of each slot's machine at the time of the allocation.
         lost: The positions of slots whose workers have certainly ended.
         broken: Why the gang is broken; empty if the gang is not broken.
-        waiting: Why the gang waits.
+        waiting: Why the gang waits; empty if the gang does not wait.
     """
 
     group: PlacementGroup

@@ -76,7 +76,7 @@ def count_slots(where: Iterable[str], nodes: str) -> tuple[int, ...]:
     """Return the number of slots on each of the job's machines.
 
     Args:
-        where: The machine of each slot.
+        where: The name of the machine of each slot.
         nodes: The job's machine list as Slurm writes it.
 
     Raises:

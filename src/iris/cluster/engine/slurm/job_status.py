@@ -41,10 +41,10 @@ def status_of(
     """Return the status of a gang, derived from its Slurm job.
 
     Args:
-        row: The job as `squeue` shows it.
+        row: The values that `squeue` shows for the job.
         before: The gang's last known status.
         worker_of: A function that returns the worker id of a slot, given its position.
-        nodes: All machines as they are now.
+        nodes: The present states of all machines.
 
     Returns:
         The status of the gang. None if the gang is unknown and its job has ended without starting a worker. A WAITING

@@ -30,7 +30,7 @@ class LineReader:
         whole: Whether the server sends all records of the log. If True, a record whose offset is too large shows a gap.
         parts: Whether the line of a long progress bar is returned in parts. Otherwise only a line of more than
             `longest` bytes is cut.
-        longest: The most bytes of a partial line that the reader keeps.
+        longest: The largest number of bytes of a partial line that the reader keeps.
         piece_bytes: The most bytes from which `read` makes entries at a time. A smaller number saves memory, because a
             record of short lines becomes many entries.
         piece_lines: About how many entries `read` makes at a time. 0: no limit. The limit applies to records whose

@@ -27,8 +27,8 @@ class FoldedLog(NamedTuple):
     """The row of a log in the database of small ended logs.
 
     Attributes:
-        size: How many bytes the segments have.
-        stored: Whether the whole log is at the log location.
+        size: The size of all segments of the log in bytes.
+        stored: Whether the log location has the whole log.
         away: Whether only the log location has the segments.
         end: The content of the file `end`; None without that file.
         written: The content of the file `written`; None without that file.
@@ -100,10 +100,10 @@ class FoldedSegment:
 
     Args:
         directory: The directory in which the log was written.
-        name: The name of the segment.
+        name: The name of the segment's file.
 
     Attributes:
-        size: How many bytes the segment has.
+        size: The size of the segment in bytes.
 
     Raises:
         FileNotFoundError: The log is not folded, or has no such segment.

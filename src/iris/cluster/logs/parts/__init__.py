@@ -1,3 +1,3 @@
-"""Reads any part of the log of an attempt by its place, forwards or backwards, without reading the rest of the log. The
+"""Reads a part of an attempt's log, forwards or backwards from any place, without reading the rest of the log. The
 worker and the controller import this package for the call `FetchLogParts`, with which the page shows large logs.
 """

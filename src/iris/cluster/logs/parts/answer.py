@@ -37,7 +37,7 @@ class PartsRequest:
     Attributes:
         reads: Which parts of which logs the caller wants.
         selection: The object that selects lines of the logs.
-        limits: The limits of each part.
+        limits: How large each part may be.
 
     Raises:
         InvalidArgumentError: A field is invalid. The message names the field.

@@ -1,8 +1,8 @@
 """Reads a part of a log: the lines that were completed between two positions, forwards or backwards from a place.
 
 Each line belongs to exactly one part, because the record that completes the line lies at one position. Therefore
-neighbouring parts neither repeat nor lose a line. The rules that make lines from records are those of
-`iris.cluster.logs.reading.numbered_lines`.
+neighbouring parts neither repeat nor lose a line. The module `iris.cluster.logs.reading.numbered_lines` defines how
+lines are made from records.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class LogPart:
 
     Attributes:
         records: The selected lines as records of whole lines.
-        begin: The position at which the part begins.
-        end: The position at which the next part begins.
+        begin: The position in the log at which the part begins.
+        end: The position in the log at which the next part begins.
         size: The position at which the log ends now.
         offsets: For each source, the offset at which the next line begins at the end of the part.
         at_end: Whether nothing comes after the part yet.
@@ -116,8 +116,8 @@ def read_part_steps(
             it.
         selection: The object that selects lines of the log.
         place: Where the part begins, or ends if `backwards` is set. None stands for the beginning or the present end.
-        limits: The limits of the part.
-        backwards: Whether to read the lines before the place.
+        limits: How large the part may be.
+        backwards: Whether to read the lines before `place` instead of the lines after it.
         stop: The position at which a part that is read forwards ends at the latest; 0 means no limit.
         final: Whether the writer has finished, so that the log includes a partial line at its end.
 
@@ -137,12 +137,12 @@ class _Range(NamedTuple):
     """The selected lines of a range of a log, and the place at which the range ends.
 
     Attributes:
-        records: The selected lines.
+        records: The selected lines of the range, as records.
         begin: The position after the lines that were left out because of their size; None if no lines were left out.
         end: The position after the last record that was read.
         offsets: For each source, where the next line begins.
-        at_end: Whether the log ends here.
-        truncated: Whether the worker was killed.
+        at_end: Whether the log ends at the end of the range.
+        truncated: Whether the worker was killed, so that the last output may be missing.
     """
 
     records: list[bytes]

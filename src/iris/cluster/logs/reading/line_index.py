@@ -22,8 +22,8 @@ class LineBlock(NamedTuple):
 
     Attributes:
         number: The number of the first line, counted over all sources.
-        source_id: The source of the lines.
-        timestamp_ms: When the lines were completed.
+        source_id: The index of the lines' source in `SOURCES`.
+        timestamp_ms: When the lines were completed, in milliseconds since the epoch.
         offset: Where in the source the first line begins.
         data: The lines with their newlines. Bytes after the last newline are a piece of a line.
         counted: Whether the lines have numbers. Lines have no numbers only if the block is the beginning of a line
@@ -48,10 +48,10 @@ class Gap(NamedTuple):
 
     Attributes:
         number: The number of the line after the gap.
-        source_id: The source of the missing bytes.
-        timestamp_ms: The time of the gap.
+        source_id: The index in `SOURCES` of the source of the missing bytes.
+        timestamp_ms: The time of the gap, in milliseconds since the epoch.
         offset: Where in the source the gap begins.
-        missing: How many bytes are missing.
+        missing: How many bytes of the source are missing in the gap.
         reason: Why the bytes are missing, for people.
     """
 
@@ -244,7 +244,7 @@ class LineScanner:
 
 
 def _most_lines(records: bytes) -> int:
-    """Return an upper bound of the number of lines that end in the records."""
+    """Return a number that is at least the number of lines that end in the given records."""
     return records.count(b"\n") + len(records) // BAR_BYTES + len(SOURCES)
 
 

@@ -46,7 +46,7 @@ class LineNumbers:
         reads. All readers use the number that was stored first.
 
         Args:
-            position: The position of the segment.
+            position: The position in the log at which the segment begins.
             line: The number that the caller has counted. It is stored if no number is stored for the segment yet.
         """
         return self._at_segments.setdefault(position, line)
@@ -56,7 +56,7 @@ class LineNumbers:
         nothing.
 
         Args:
-            splitter: The reader's splitter, which counts the lines.
+            splitter: The object with which the reader counts lines.
             position: The number of bytes of records before the place.
             offsets: The number of bytes of each source before the place.
             always: Whether to store the place even if the last stored place is near.

@@ -185,9 +185,9 @@ class _NumberedLog:
         the pages share the work.
 
         Args:
-            up_to: Count up to this line.
-            stop: Count up to this position. None means the end of the log.
-            look_bytes: Stop after reading about this many bytes.
+            up_to: The number of the line up to which lines are counted.
+            stop: The position in the log up to which lines are counted. None means the end of the log.
+            look_bytes: About how many bytes are read before the counting stops.
 
         Returns:
             The number of lines that end before the place at which counting has stopped, and whether the count is

@@ -49,7 +49,7 @@ class Point:
             `position`, as in `RecordBoundary`.
         newest_ms: The latest time of the records before this place. The last record may be earlier, because clocks may
             be set back.
-        tails: The partial line of each source.
+        tails: For each source, the bytes of its partial line before this place.
         tail_ms: The time of each source's last record.
         carried: How many bytes of each partial line lie in earlier segments.
         ended: For each source, True if one of its lines has ended in this segment, or if the source begins in this
@@ -160,7 +160,7 @@ class LineSplitter:
         """Continue after a gap, and return the partial line before the gap.
 
         Args:
-            source_id: The source of the gap.
+            source_id: The index in `SOURCES` of the source in which the gap lies.
             counted: Whether the partial line that the gap cuts off counts as a line and gets a number.
         """
         piece = bytes(self._tails[source_id])
@@ -286,7 +286,7 @@ class Points:
     """The points that an index contained at one moment. Points that are added later are not included.
 
     Args:
-        points: A list of points that only grows.
+        points: A list of start points, to which points may be added but not removed.
         count: How many points of the list belong to this object.
     """
 
@@ -298,7 +298,7 @@ class Points:
         """Return the last point from which a reader finds all wanted lines.
 
         Args:
-            line: Lines before this number are unwanted.
+            line: The number of the first wanted line.
             start_ms: Lines up to this time are unwanted; 0 means that no line is unwanted because of its time.
         """
         points, count = self._points, self._count

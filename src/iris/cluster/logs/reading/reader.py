@@ -51,10 +51,10 @@ class _Surroundings(NamedTuple):
     """The segments of a log, seen from the position of a reader.
 
     Attributes:
-        segments: All segments that are listed now.
+        segments: All segments of the log that the directory has now.
         tip: The end of the last whole record that the writer has written. None if another process has written the log.
         current: The segment that contains the reader's position; None if the position lies before the oldest segment.
-        following: The segment after the position; None if there is no such segment.
+        following: The segment after the reader's position; None if there is no such segment.
     """
 
     segments: tuple[RecordBoundary, ...]
@@ -83,7 +83,7 @@ class LogReader:
             log.
         exhausted: Always False for this class. Only a `FilteredReader` stops after a number of lines.
         position: Where the next record begins, in bytes of records since the beginning of the log.
-        last_ms: The time of the last record.
+        last_ms: The time of the last record that was read, in milliseconds since the epoch.
     """
 
     def __init__(

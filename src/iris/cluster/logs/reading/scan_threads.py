@@ -53,7 +53,7 @@ class LogScans:
     """The threads with which one server reads logs.
 
     Args:
-        threads: The number of threads.
+        threads: The number of threads that read logs.
         per_caller: How many threads one caller may use at the same time.
     """
 
@@ -71,7 +71,7 @@ class LogScans:
         """Run a long read slice by slice in a thread, and return its result.
 
         Args:
-            caller: Identifies the caller.
+            caller: The name that identifies the caller.
             work: A generator that yields wherever it may be interrupted. The generator is closed at the end, even if
                 the caller has disconnected.
 

@@ -35,7 +35,7 @@ class SegmentFile:
 
     Args:
         directory: The directory of the log.
-        start: Where the segment begins.
+        start: The position in the log at which the segment begins.
 
     Raises:
         OSError: The file cannot be opened.
@@ -64,8 +64,8 @@ class SegmentFile:
 
         Args:
             position: The position in the log at which to begin.
-            max_bytes: About how many bytes to return.
-            stop: Where the readable part of the segment ends.
+            max_bytes: About how many bytes of the segment to return.
+            stop: The position in the log at which the readable part of the segment ends.
 
         Returns:
             The bytes; b"" if the disk cannot read the bytes.

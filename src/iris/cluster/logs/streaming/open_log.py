@@ -144,7 +144,7 @@ class StreamBudget:
 
     Attributes:
         beat_s: A stream that is silent for this many seconds sends an empty message.
-        count: The number of open streams.
+        count: The number of streams that are open now.
         max_open_files: How many log files may stay open between two reads. Further logs are reopened for each read.
         open_files: How many log files stay open now.
         scans: The threads that read large parts of logs.

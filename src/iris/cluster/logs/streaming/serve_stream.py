@@ -38,10 +38,10 @@ async def stream_logs(
        writes only lines that the filter drops, a beat carries how far the filter has read.
 
     Args:
-        logs: The logs. The stream closes the logs when the stream ends.
-        budget: The limits of this server's streams.
-        follow: Continue until all attempts have ended.
-        max_bytes: Stop after about this many bytes of records; 0 means no limit.
+        logs: The open logs to send. The stream closes the logs when the stream ends.
+        budget: The object that limits the memory and the files of this server's streams.
+        follow: Whether the stream continues until all attempts have ended.
+        max_bytes: About how many bytes of records are sent at most; 0 means no limit.
         caller: Identifies the reader, because the threads share their time between callers.
     """
     stream = _LogStream(logs, budget, caller, follow=follow)

@@ -36,20 +36,20 @@ class Attempt:
         number: The number of the attempt among all attempts of this worker process. The number is a part of the mark
             that the attempt's processes inherit.
         directory: The attempt's directory.
-        log: The object that writes the attempt's log.
+        log: The writer of the attempt's log.
         state: The state of the attempt.
         process: The attempt's process. None before the process has started, and None after the worker has read its exit
             status.
         ports: The reserved ports, by their names in lower case.
-        exit_code: How the process exited; None without a process.
+        exit_code: The exit code of the attempt's process; None without a process.
         term_signal: The signal that killed the process; None if no signal did.
         error: Why the attempt failed or was stopped, for people.
         failure: Why the attempt failed or was stopped, as a code for programs.
         result: The pickled value that the callable returned. The value is dropped when the controller has received it.
         result_error: Why a successful attempt has no result, for people.
         exception: The exception that the callable raised.
-        build_started_ms: When the preparation began.
-        build_finished_ms: When the preparation ended.
+        build_started_ms: When the preparation of the attempt began, in milliseconds since the epoch.
+        build_finished_ms: When the preparation of the attempt ended, in milliseconds since the epoch.
         from_cache: Whether the worker already had the workspace.
         started_at_ms: When the process started, on the wall clock.
         started_s: When the process started, on the monotonic clock.

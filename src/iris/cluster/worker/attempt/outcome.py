@@ -45,7 +45,7 @@ def conclude(attempt: Attempt, exited: Exit, worker_end: str, shortage: Callable
 
     Args:
         attempt: The record of the attempt on this worker.
-        exited: How the attempt's process exited.
+        exited: The exit status of the attempt's process.
         worker_end: Why the worker is ending; empty while the worker runs.
         shortage: A function that returns what the worker lacks for new attempts.
     """
@@ -118,7 +118,7 @@ def _without_result(attempt: Attempt, lack: str) -> str:
 
     Args:
         attempt: The attempt, whose process exited with 0.
-        lack: What the worker lacks now; empty if it lacks nothing.
+        lack: The resource that the worker lacks now, as text; empty if it lacks nothing.
     """
     if lack:
         return f"the return value of the callable could not be stored on the worker: {lack}"

@@ -50,7 +50,7 @@ class AttemptTokens:
             submission) runs on this worker; None if the worker does not know the attempt.
         ask: A function that sends a token to the controller for a check, and raises UnauthenticatedError if the token
             is invalid.
-        streams: The open streams of this worker.
+        streams: The object that knows the open streams of this worker.
         answer_valid_s: A function that returns how many seconds the controller's last answer stays valid while it does
             not answer.
         check_s: The seconds between two checks of the same attempt.

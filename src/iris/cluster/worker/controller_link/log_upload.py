@@ -70,7 +70,7 @@ class _PendingLog:
         task_id: The id of the task.
         attempt_id: The id of the attempt.
         incarnation: The worker process that ran the attempt.
-        submitted_at_ms: When the job was submitted.
+        submitted_at_ms: When the job was submitted, in milliseconds since the epoch.
         writer: The writer of the log; None for a log of an earlier worker process.
         position: Where the next part must begin; None before the controller was asked.
         tries: How many times in a row the controller has requested a part that the worker had already sent.

@@ -27,7 +27,7 @@ class TokenChecker:
         owner_of: A function that returns the owner of a job, or None if this worker knows no attempt of the job.
 
     Attributes:
-        streams: The open streams of this worker.
+        streams: The object that knows the open streams of this worker.
         revocations: The number of the newest revocation that this worker knows.
     """
 

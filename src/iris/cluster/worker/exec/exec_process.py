@@ -34,13 +34,13 @@ class ExecProcess:
     Args:
         pid: The process id of the command, which leads a session and a process group.
         launcher: The launcher that has started the command.
-        stdin: The object that writes the input.
+        stdin: The object that writes the standard input of the command.
         outputs: The object that reads the standard output; and, without a terminal, the error output.
         terminal: The controlling side of the command's terminal; None without a terminal. This object closes the
             terminal.
 
     Attributes:
-        exited: Set once the command has ended.
+        exited: An event that is set once the command has ended.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ class ExecSession:
     """An exec session of a client.
 
     Args:
-        opened: The tunnel of the session.
+        opened: The opened tunnel between the client and this session.
         command: The client's request to run a command.
         setup: The object that starts the processes of attempts.
         env: The environment of the attempt.
@@ -62,8 +62,8 @@ class ExecSession:
         on_ended: A function that is called when no process of the session is left.
 
     Attributes:
-        opened: The tunnel of the session.
-        ended: Set when no process of the session is left.
+        opened: The opened tunnel between the client and this session.
+        ended: An event that is set when no process of the session is left.
     """
 
     def __init__(

@@ -38,8 +38,8 @@ class _Transfer:
 
     Attributes:
         file: The path of the file with the parts that have arrived.
-        size: How many bytes have arrived.
-        digest: The hash of these bytes.
+        size: The number of bytes of the file that have arrived.
+        digest: The hash of the bytes that have arrived.
         lock: The lock that is held while a part is written, because a call may be repeated before the first call has
             ended.
         is_done: Whether the complete file was moved to its path.

@@ -122,7 +122,7 @@ class PySpy:
             pid: The id of the process.
             counts: The counts of samples, to which the new samples are added.
             job_id: The job of the process. Each job gets an equal share of the runs of py-spy.
-            seconds: How long to sample.
+            seconds: For how many seconds to sample the process.
             rate: How many samples to take in a second.
             with_idle: Whether to count threads that wait.
         """

@@ -20,7 +20,7 @@ class StackProblem(NamedTuple):
 
     Attributes:
         reason: Why the stacks could not be read, as a code for programs.
-        text: Why the stacks could not be read, and a remedy, for people.
+        text: Why the stacks could not be read, with a remedy, as text for people.
     """
 
     reason: StackReason

@@ -45,7 +45,7 @@ class AttemptLimits:
     """The resource limits of an attempt. 0 means no limit.
 
     Attributes:
-        memory_bytes: The memory, without swap.
+        memory_bytes: The largest memory of the attempt in bytes, without swap.
         processes: The number of processes and threads together.
     """
 
@@ -58,7 +58,7 @@ class LimitExceeded:
     """Explains which limit an attempt has exceeded, or may have exceeded.
 
     Attributes:
-        text: The reason and a remedy, for people.
+        text: The reason and a remedy, as text for people.
         code: The code of the failure; None if the attempt may have failed for another reason than this limit.
     """
 

@@ -34,12 +34,12 @@ class Process:
     """A process, as a pass over /proc has found it.
 
     Attributes:
-        pid: The process id.
-        parent: The process id of the parent.
+        pid: The id of the process.
+        parent: The process id of the parent process.
         group: The id of the process group.
         session: The id of the session.
         started: When the process started, in ticks since boot. `started` and `pid` together identify the process.
-        threads: The number of threads.
+        threads: The number of threads that read logs.
         resident_bytes: The resident memory, shared memory included.
         cpu_s: The CPU seconds that the process and its collected children have used.
     """
@@ -93,7 +93,7 @@ class ProcessTable:
 
 
 def read_process(pid: int) -> Process | None:
-    """Return the process with an id; None if the process has ended or is a zombie."""
+    """Return the process with the given id; None if the process has ended or is a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

@@ -23,7 +23,7 @@ class Sample(NamedTuple):
 
     Attributes:
         processes: The attempt's processes.
-        usage: What these processes use.
+        usage: The resources that these processes use.
         exceeded: Why the attempt must be killed; None if the attempt is within its limits.
     """
 

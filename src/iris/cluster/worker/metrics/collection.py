@@ -78,9 +78,9 @@ class WorkerMetrics:
         uploaded_bytes: A function that returns how many bytes of logs the controller has accepted.
 
     Attributes:
-        calls: The tally of the worker's calls.
-        process: The metrics of the worker's process.
-        text: The metrics as text, for Prometheus.
+        calls: The object that counts the calls of the worker.
+        process: The object that measures the worker's process.
+        text: The object that makes the text of the metrics for Prometheus.
     """
 
     def __init__(

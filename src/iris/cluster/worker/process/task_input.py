@@ -46,7 +46,7 @@ class TaskInput:
 
         Args:
             position: How many bytes of the input come before `data`.
-            data: The next bytes of the standard input.
+            data: The bytes of the standard input that follow `position`.
             end: Whether the input ends after these bytes.
             within_s: How long to wait for space in the pipe.
 

@@ -29,7 +29,7 @@ class Identity:
     """The identity of a worker's process.
 
     Attributes:
-        pid: The process id.
+        pid: The id of the process.
         process: Distinguishes processes that had the same id; see `identify_process`.
         incarnation: The incarnation with which the worker registers.
         token: The worker's token. Each process of an attempt has a mark in its environment, and the mark begins with

@@ -67,7 +67,7 @@ class Sender(Protocol):
         """Send a request, and return the answer as soon as its head has arrived.
 
         Args:
-            method: The HTTP method.
+            method: The HTTP method of the request.
             url: The URL of the request.
             headers: The headers, without `host`. They contain the length of a body that is given in parts.
             body: The whole body, or its parts.

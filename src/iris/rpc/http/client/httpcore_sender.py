@@ -96,7 +96,7 @@ class HttpcoreSender:
         """Send a request, and return the answer as soon as its head has arrived.
 
         Args:
-            method: The HTTP method.
+            method: The HTTP method of the request.
             url: The URL of the request.
             headers: The headers, without `host`.
             body: The whole body, or its parts. With parts, `headers` contain the length.
@@ -200,7 +200,7 @@ class Answer:
     """The answer to a request. Iterating over the answer gives the parts of its body.
 
     Attributes:
-        status: The HTTP status.
+        status: The HTTP status of the answer.
         headers: The HTTP headers of the request.
     """
 

@@ -152,7 +152,7 @@ class _Answer:
     """The answer of a transport.
 
     Attributes:
-        status: The HTTP status.
+        status: The HTTP status of the answer.
         headers: The HTTP headers of the request.
         socket: The socket of the connection, if the transport reveals the socket, as httpx's own transport does.
     """

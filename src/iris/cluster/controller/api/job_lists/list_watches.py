@@ -80,7 +80,7 @@ class JobListWatches:
     Args:
         jobs: The table of all jobs of the cluster.
         pages: The object that reads pages of the list of jobs.
-        saver: The object that decides which saved state of a job a client may see.
+        saver: The object that returns the last saved state of a job, which clients may see.
         slices: The object that makes messages with many jobs in small steps.
 
     Attributes:
@@ -147,13 +147,13 @@ class JobListWatch:
     """The clients that watch one page of the list of jobs.
 
     Args:
-        choice: Describes which jobs are on the page.
+        choice: The conditions, the order and the size of the page.
         caller: The client for which the watch was created. In the fair queue for large answers, the turns of the watch
             count as turns of this client.
         last_added: The highest number that a job has now.
         jobs: The table of all jobs of the cluster.
         pages: The object that reads pages of the list.
-        saver: The object that decides which saved state of a job a client may see.
+        saver: The object that returns the last saved state of a job, which clients may see.
         slices: The object that makes messages with many jobs in small steps.
 
     Attributes:

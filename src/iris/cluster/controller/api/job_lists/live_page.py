@@ -31,11 +31,11 @@ class LivePage:
     """A page of the list of jobs.
 
     Args:
-        choice: Describes which jobs are on the page.
+        choice: The conditions, the order and the size of the page.
         most_bytes: The largest size of all messages together. The page has at least one job if the list has one.
 
     Attributes:
-        version: The number of changes of the page.
+        version: The number of changes of the page since it was created.
         needs_reading: Whether a job has left the page, so that a job of the next page must be read.
     """
 

@@ -64,9 +64,9 @@ class JobPages:
 
     Args:
         jobs: The table of all jobs of the cluster.
-        stored_jobs: The object whose threads run the reads of the database.
+        stored_jobs: The object that reads ended jobs from the database, in its own threads.
         store: The database, which contains the ended jobs.
-        saver: The object that decides which saved state of a job a reader may see.
+        saver: The object that returns the last saved state of a job, which readers may see.
         slices: The object that makes large answers in small steps.
     """
 
@@ -146,7 +146,7 @@ class JobPages:
 
         Args:
             wanted: The filter that selects the jobs.
-            last: Jobs with higher numbers are not counted.
+            last: The highest number of a job that is counted.
             without: The numbers of further jobs that are not counted.
         """
         counting = partial(count_by_state, wanted=wanted, last=last, without=without)

@@ -26,7 +26,7 @@ class StateCounts:
 
     Attributes:
         last: The highest number among all jobs so far, whether or not the jobs meet the conditions.
-        version: The number of changes of the counts.
+        version: How many times the counts have changed.
     """
 
     def __init__(self, wanted: JobFilter, last: int) -> None:

@@ -51,8 +51,8 @@ class WebhookSettings:
 
     Attributes:
         url: The URL that receives the events.
-        kinds: The kinds of events that are sent.
-        secret: The secret with which requests are signed.
+        kinds: The kinds of events that the webhook receives.
+        secret: The secret with which requests to the webhook are signed.
     """
 
     url: str
@@ -77,7 +77,7 @@ class WebhookDelivery:
     Args:
         settings: The URL, the secret and the other settings of the webhook.
         sender: The object that sends the requests.
-        number: The number of the last event that was delivered or given up.
+        number: The number of the last event that was delivered to the webhook, or given up.
         journal: The object that stores the events of the cluster.
         pages: The object that reads the stored events.
         saver: The object that stores the position of the delivery in the journal.
@@ -279,7 +279,7 @@ def stored_places(store: Store, names: Collection[str], last_number: int) -> dic
     that do not exist any more. A new delivery begins after the newest event.
 
     Args:
-        store: The database, which no other code uses yet.
+        store: The database of the controller, which no other code uses yet.
         names: The names of the deliveries. The name of a webhook is the hash of its URL.
         last_number: The number of the newest event.
     """

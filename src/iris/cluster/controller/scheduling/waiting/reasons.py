@@ -32,7 +32,7 @@ class Loss:
     """The loss of an allocation, or of a request to the engine, before the gang's attempts started.
 
     Attributes:
-        kind: The kind of the loss.
+        kind: In which way the gang was lost.
         detail: If `kind` is `BROKEN`, the engine's reason. If `kind` is `REFUSED`, why the worker was refused.
             Otherwise empty.
         machines: If `kind` is `UNREGISTERED`, the first machines of the allocation. Otherwise empty.

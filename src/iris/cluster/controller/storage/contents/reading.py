@@ -17,7 +17,7 @@ class UserBytes(NamedTuple):
     """How many bytes of contents are stored for one user.
 
     Attributes:
-        total: The bytes of all jobs.
+        total: How many bytes of contents are stored for all jobs of the user.
         live: How many of these bytes unfinished jobs use.
     """
 
