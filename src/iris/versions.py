@@ -11,7 +11,7 @@ import sys
 
 # The version of this distribution. A test compares this version with the installed one.
 VERSION = "0.1.0"
-# A part of a cluster that sends no version is assumed to have this version.
+# A server or client that sends no version is assumed to have this version.
 FIRST = "0.1.0"
 _FORM = re.compile(r"(\d{1,6})\.(\d{1,6})(?!\d)\S{0,40}", re.ASCII)
 

@@ -131,7 +131,7 @@ class _Checked(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Parse the text of an option and return the value. `click` calls this method for each given option."""
         if not isinstance(value, str):
-            return value  # A default value is not text and needs no parsing.
+            return value  # Only text is parsed. A default value is not text, and is returned unchanged.
         try:
             return self._read(value)
         except InvalidArgumentError as error:
@@ -171,7 +171,7 @@ class ChoiceList(click.Choice[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the words of a text. `click` calls this method for each given option."""
         if not isinstance(value, str):
-            return value  # A default value is not text and needs no parsing.
+            return value  # Only text is parsed. A default value is not text, and is returned unchanged.
         return tuple(super(ChoiceList, self).convert(word.strip(), param, ctx) for word in value.split(","))
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -157,7 +157,8 @@ def program(context: click.Context, address: str | None) -> None:
 
 def run_program() -> int:
     """Run the command in `sys.argv`, and return the exit code."""
-    if COMPLETION_VARIABLE not in os.environ:  # click writes completions as bytes, which need no replacement.
+    # Completions need no replacement of characters, because click writes them as bytes.
+    if COMPLETION_VARIABLE not in os.environ:
         _replace_characters()
     code = _run()
     try:
@@ -168,7 +169,7 @@ def run_program() -> int:
         return EXIT_OUTPUT_CLOSED
     except IrisError as error:
         _drop_output()
-        if code == 0:  # An exit code above 0 means that an error was already reported.
+        if code == 0:  # If the exit code is above 0, an error was already reported.
             report_error(str(error))
             return EXIT_ERROR
     return code

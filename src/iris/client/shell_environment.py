@@ -66,7 +66,7 @@ def _own_umask() -> int:
     if sys.platform.startswith("linux"):
         for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")
-            if name == "Umask":  # Since version 4.7, Linux shows the umask in `/proc`.
+            if name == "Umask":  # Linux shows the umask of a process in `/proc` since version 4.7.
                 return int(value, 8)
     # Without /proc, the umask can only be read by setting it. Until the umask is set back, files created by other
     # threads get the new umask.

@@ -103,7 +103,7 @@ class WorkspaceUpload:
 
     def pack(self) -> Bundle:
         """Return the packed folder. `pack_workspace` documents the errors."""
-        # The import is here, because it is slow and few programs send a workspace.
+        # The module is imported here, because the import is slow and few programs send a workspace.
         from iris.cluster.client.workspace_archive import pack_workspace
 
         with self.reported("packing") as report:

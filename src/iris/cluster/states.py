@@ -80,7 +80,7 @@ class State(StrEnum):
     `JobState("running")`.
     """
 
-    if TYPE_CHECKING:  # `Enum` calls `_missing_` for a number, which type checkers do not know.
+    if TYPE_CHECKING:  # Type checkers do not know that `Enum` calls `_missing_` for a number.
 
         def __new__(cls, value: str | int) -> Self: ...
 

@@ -105,7 +105,7 @@ def _in_braces(labels: list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    # Characters that UTF-8 cannot encode (lone surrogates) are replaced.
+    # Lone surrogates, which UTF-8 cannot encode, are replaced by question marks.
     text = text.encode(errors="replace").decode()
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 

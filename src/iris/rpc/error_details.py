@@ -93,7 +93,7 @@ def connect_error(code: Code, text: str, reason: str, metadata: dict[str, str] |
 def error_as_json(code: Code, text: str, reason: str) -> bytes:
     """Return the body of an HTTP answer with an error, as Connect's JSON."""
     info = cluster_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
-    # The Connect protocol sends base64 without padding.
+    # Padding is removed from the base64 text, as the Connect protocol does.
     value = base64.b64encode(info.SerializeToString()).decode().rstrip("=")
     detail = {"type": _TYPE, "value": value, "debug": {"reason": reason, "domain": DOMAIN}}
     error = {"code": code.value, "message": text, "details": [detail]}

@@ -31,7 +31,7 @@ def reset_signals() -> None:
     """Restore the default disposition of every ignored signal, and unblock all signals. Handlers are kept."""
     for number in signal.valid_signals():
         if number not in _IGNORED_BY_PYTHON and signal.getsignal(number) is signal.SIG_IGN:
-            # Setting the handler fails for signals that the C library reserves.
+            # Errors are ignored, because the C library reserves some signals, whose handlers cannot be set.
             with contextlib.suppress(OSError, ValueError):
                 signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:

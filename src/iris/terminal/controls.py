@@ -94,7 +94,7 @@ class ControlFilter:
         # This fast path handles lines that contain only colours. The code below handles all control sequences, but is
         # ten times slower.
         if ends_line and not self._is_in_line and _has_only_colours(data):
-            # No colours stay active if the last sequence resets all colours, as in most lines.
+            # If the last sequence resets all colours, as in most lines, no colour stays active.
             if data.startswith(_RESETS, data.rfind(b"\x1b[")):
                 self._colours.clear()
                 return begin.encode() + data

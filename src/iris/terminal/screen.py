@@ -39,9 +39,9 @@ class Screen:
         self.status = ""
         # The rows on the terminal.
         self._rows: list[bytes] = []
-        # The width of each row in columns.
+        # The width of each drawn row, in columns.
         self._widths: list[int] = []
-        # The width of the terminal when the rows were drawn.
+        # The width of the terminal when the rows were last drawn.
         self._columns = 0
 
     def emit(self, outlet: Outlet, data: bytes, status: str = "") -> None:

@@ -117,7 +117,7 @@ def connect_or_embed(address: str | None) -> Connection:
 
 
 def _connect_to_running(address: str | None) -> Connection | None:
-    # Importing the client takes a third of a second, and `iris --help` does not need it.
+    # The client is imported here, because the import takes a third of a second and `iris --help` does not need it.
     from iris.client import IrisClient
     from iris.rpc.address import parse_address
 
@@ -140,7 +140,7 @@ def _place_of(engine_here: str) -> Place:
 
 
 def _client(address: str, token: str | None = None) -> IrisClient:
-    # Importing the client takes a third of a second, and `iris --help` does not need it.
+    # The client is imported here, because the import takes a third of a second and `iris --help` does not need it.
     from iris.client import IrisClient
 
     return IrisClient.remote(address, token=token)

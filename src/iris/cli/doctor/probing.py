@@ -122,7 +122,7 @@ def _offset_s(date: str, now_s: float) -> float | None:
 def _explain(error: OSError | UnicodeError | IrisError, address: str, timeout_s: float) -> tuple[str, str]:
     """Return why a connection failed, and what the user can do about it."""
     host = urlsplit(address).hostname
-    if isinstance(error, socket.gaierror | UnicodeError):  # A malformed host name raises UnicodeError.
+    if isinstance(error, socket.gaierror | UnicodeError):  # The lookup of a malformed host name raises UnicodeError.
         return f"the name {host!r} is unknown here", "check the address, and the DNS settings of this machine"
     if isinstance(error, ssl.SSLCertVerificationError):
         advice = (

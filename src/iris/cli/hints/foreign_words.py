@@ -128,7 +128,7 @@ _PREVIOUS = "use '--attempt N': attempts count from 0, and without the option al
 _SIGNAL = "'iris kill' sends SIGTERM, and SIGKILL 10 s later; no other signal can be sent"
 # The commands in `_TASKS` accept a task, as JOB/task-N.
 _TASKS = ("exec", "shell", "stack", "profile", "describe", "forward")
-ANY = ""  # A key of `OPTIONS` with this text instead of a command's name belongs to all commands.
+ANY = ""  # In a key of `OPTIONS`, this text instead of a command's name stands for all commands.
 
 # The hint for each unknown option, by the command of Iris and the option.
 OPTIONS: Mapping[tuple[str, str], str] = {

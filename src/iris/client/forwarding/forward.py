@@ -192,7 +192,7 @@ class Forward(LocalAddresses):
         await asyncio.wait((ending,))
 
     def _set_ended(self, ending: asyncio.Task[str]) -> None:
-        if ending.cancelled():  # The event loop of the forward has already ended.
+        if ending.cancelled():  # The task was cancelled, because the event loop of the forward has ended.
             self._ended.set_exception(FailedPreconditionError("the forwarding of ports was closed"))
         elif (error := ending.exception()) is not None:
             self._ended.set_exception(error)

@@ -142,7 +142,8 @@ def read_memory_profile(path: Path) -> MemoryProfile:
                 frames = tuple(reversed(record.stack_trace()))
                 stacks[_own_frames(frames)] += record.size
                 allocations += record.n_allocations
-    except (OSError, ValueError, RuntimeError) as error:  # Reading a damaged file can raise any of these errors.
+    # The reader of memray raises any of these errors if the file is damaged.
+    except (OSError, ValueError, RuntimeError) as error:
         raise FailedPreconditionError(f"the memory profile cannot be read: {error}") from error
     return MemoryProfile(path, sum(stacks.values()), allocations, dict(stacks))
 

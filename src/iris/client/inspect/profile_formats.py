@@ -24,7 +24,8 @@ def function_shares(stacks: Stacks) -> list[FunctionShare]:
     own: dict[tuple[str, str], int] = {}
     total: dict[tuple[str, str], int] = {}
     for stack, samples in stacks.items():
-        for key in {(frame.function, frame.file) for frame in stack}:  # A set, so that recursion counts once.
+        # The functions of a stack form a set, so that a recursive function counts once.
+        for key in {(frame.function, frame.file) for frame in stack}:
             total[key] = total.get(key, 0) + samples
         if stack:
             innermost = stack[-1].function, stack[-1].file

@@ -40,7 +40,8 @@ _PAGES_BYTES = 32 << 20
 _LARGEST_PAGE_BYTES = 4 << 20
 _SMALLEST_PAGE_BYTES = 64 << 10
 
-Batch = tuple[int, Items]  # A time in milliseconds since the Unix epoch, and items that were captured at that time.
+# A batch: the time at which some log items were captured, in milliseconds since the epoch, and these items.
+Batch = tuple[int, Items]
 
 
 class ExistingLines:
@@ -214,7 +215,7 @@ class ExistingLines:
             outage.server_answered()
             for chunk in message.chunks:
                 if chunk.error and worker is not None and not is_task_finished(attempt.state):
-                    return True, None  # The worker has not received the attempt yet, so there are no lines.
+                    return True, None  # The log has no lines, because the worker has not received the attempt yet.
                 if chunk.error:
                     raise self._state.routes.refusal(index, attempt, chunk.error, worker)
                 outage.data_arrived()

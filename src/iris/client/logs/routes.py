@@ -28,7 +28,8 @@ class Routes:
     def __init__(self, reachable: ReachableWorkers, route: Route) -> None:
         self._reachable = reachable
         self._route = route
-        self._not_at_worker: set[tuple[int, int]] = set()  # The attempts whose logs are not on their workers any more.
+        # The attempts, as (task index, attempt id), whose workers do not have the log any more.
+        self._not_at_worker: set[tuple[int, int]] = set()
 
     @property
     def has_other_server(self) -> bool:
@@ -73,7 +74,8 @@ class Routes:
         if worker is None:
             return RefusedError(text)
         if is_task_finished(attempt.state):
-            # The client reads this log only from the controller from now on.
+            # The worker does not have the log of an ended attempt. Therefore the client reads this log only from the
+            # controller from now on.
             self.leave_worker(task_index, attempt.attempt_id)
         return NotYetError(text)
 

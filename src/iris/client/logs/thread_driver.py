@@ -146,7 +146,8 @@ class ThreadDriver(Generic[Server]):
         """
         for instruction in self._follow.handle(event, time.monotonic()):
             if isinstance(instruction, CloseStream):
-                # The stream stays in `_streams` until its message `StreamEnded` arrives.
+                # The thread of the stream is asked to end. The stream stays in `_streams` until its last message,
+                # `StreamEnded`, arrives.
                 self._streams[instruction.stream].end()
             else:
                 yield instruction

@@ -173,7 +173,7 @@ class MapMethods:
         try:
             return self.cluster.list_machines()
         except PermissionDeniedError:
-            return None  # A task may not read the list of machines. The map then assumes a number of cores.
+            return None  # A task has no permission to list the machines. The map then assumes a number of cores.
 
 
 def as_list(inputs: Any) -> Any:

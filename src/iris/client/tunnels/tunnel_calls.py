@@ -100,7 +100,7 @@ class ThreadTunnelCalls:
         answered: asyncio.Future[WriteTunnelResponse] = loop.create_future()
 
         def settle(answer: WriteTunnelResponse | None, error: BaseException | None) -> None:
-            if answered.done():  # The tunnel was closed during the call.
+            if answered.done():  # The answer is dropped, because the tunnel was closed during the call.
                 return
             if answer is None:
                 answered.set_exception(error or AssertionError("a call has an answer or an error"))

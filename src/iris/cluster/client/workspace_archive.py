@@ -198,7 +198,8 @@ def _largest(sizes: dict[str, int]) -> list[tuple[str, int]]:
     for name, size in sizes.items():
         path = PurePosixPath(name)
         totals[path] += size
-        for parent in path.parents[:-1]:  # The workspace itself is the outermost parent, and is skipped.
+        # The sizes are added for all parents except the last, which is the workspace itself.
+        for parent in path.parents[:-1]:
             totals[parent] += size
     passed_on = {path.parent for path, total in totals.items() if total * 2 > totals[path.parent] > 0}
     folders = {path.parent for path in totals}

@@ -99,7 +99,7 @@ def decode_cursor(job_id: str, cursor: str) -> dict[int, Position]:
     if not body or body[0] != _VERSION or crc32(body, crc32(job_id.encode())).to_bytes(4, "little") != check:
         raise error
     numbers = list(_varints(body[1:]))
-    indices = numbers[::5] + numbers[1::5]  # The task indices and the attempt ids must fit into 32 bits.
+    indices = numbers[::5] + numbers[1::5]  # The task indices and the attempt ids, which must fit into 32 bits.
     if len(numbers) % 5 or max(numbers, default=0) > MAX_INT64 or max(indices, default=0) > MAX_INT32:
         raise error
     return {

@@ -117,7 +117,8 @@ class Follow:
         self._progress = Progress(positions, follow=rules.follow, one_attempt=rules.one_attempt)
         self._streams: dict[StreamId, _Stream] = {}
         self._outages: dict[int, Outage] = {}
-        self._retry_at: dict[int, float] = {}  # The time at which each task is read again, by task index.
+        # For each task that waits for another try, the time at which its log is read again.
+        self._retry_at: dict[int, float] = {}
 
     @property
     def is_over(self) -> bool:

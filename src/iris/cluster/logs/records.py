@@ -26,7 +26,7 @@ GAP = 0x10
 
 MAX_PAYLOAD = 1 << 20  # The most bytes of one captured record. A longer read becomes several records.
 
-# A number of bytes for each source, in the order stdout, stderr, build.
+# For each source, in the order stdout, stderr, build: an offset, or another number of bytes.
 Offsets = tuple[int, int, int]
 BEGINNING: Offsets = (0, 0, 0)
 

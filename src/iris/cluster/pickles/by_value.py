@@ -181,7 +181,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle h
         if isinstance(reduced, str):
             return reduced if self._goes_by_name(obj, reduced) else self._marked(obj, rebuild(obj, reduced), reduced)
         if not isinstance(reduced, tuple):
-            return reduced  # The reduction is invalid, and pickle itself will raise an error.
+            return reduced  # An invalid reduction is returned unchanged, because pickle itself will raise an error.
         name = self._named_in(reduced[1], obj)
         if name:
             return self._marked(obj, rebuild(obj, name), name)

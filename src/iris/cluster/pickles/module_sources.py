@@ -92,7 +92,7 @@ def find_module(name: str, skip: object = None) -> FoundModule | None:
     if spec.origin is None or not spec.has_location:
         folders = list(spec.submodule_search_locations or ())
         if not folders:
-            # The module has no source, for example because it is built in.
+            # A module that is built in, for example, has no source.
             return FoundModule("", spec.origin or "", "")
         return FoundModule(FOLDER, folders[0], root_of(name, folders[0]))
     return FoundModule(_digest(spec.origin, spec.loader), spec.origin, root_of(name, spec.origin))

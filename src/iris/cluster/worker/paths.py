@@ -220,7 +220,7 @@ class WorkerDir:
         except OSError:
             return None
         with contextlib.suppress(OSError):
-            path.parent.rmdir()  # The folder of a task is removed after its last attempt.
+            path.parent.rmdir()  # The folder of the task is removed together with its last attempt.
         return discarded
 
     def discard_bundle(self, bundle_hash: str) -> Path | None:

@@ -218,14 +218,15 @@ def _open_network(arguments: argparse.Namespace) -> _Network:
     tls = ServerTls.of_files(config.tls_cert, config.tls_key, config.client_ca, arguments.part)
     check_exposure(arguments.host, tls=tls is not None, insecure=config.insecure_no_tls)
     server_context = None if tls is None else tls.context()
-    # If the cluster itself does not use TLS, a proxy may serve the controller's https address.
+    # A worker may need certificates even if the cluster itself does not use TLS, because a proxy may serve the
+    # controller at an https address.
     controller_ca = arguments.ca or config.tls_cert or os.environ.get(CA_VARIABLE, "")
     controller_tls = ClientTls(controller_ca, arguments.part)
     credentials = Credentials.fixed(given.token, "--credentials")
     make_stub = partial(connect, credentials=credentials, tls=controller_tls)
     controller = ControllerConnection(controller_address, arguments.controller_file, make_stub)
     if arguments.advertise:
-        # An invalid controller address must be refused before the port is bound.
+        # `advertised` refuses an invalid address before the port is bound.
         advertised(arguments.advertise, 1, tls=False)
     listener = bind(arguments.host, arguments.port)
     advertise = arguments.advertise or (own_host() if is_wildcard(arguments.host) else arguments.host)

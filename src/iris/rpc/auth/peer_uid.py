@@ -134,7 +134,7 @@ def client_uid(client: tuple[str, int] | None, server: tuple[str, int] | None) -
     (near, near_port), (far, far_port) = ((str(host), port) for host, port in plain)
     try:
         return _socket_uid(near, near_port, far, far_port, _ESTABLISHED)
-    except OSError:  # The user is unknown if the kernel does not answer.
+    except OSError:  # The kernel does not answer, so the user is unknown.
         return None
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 _MIB = 1024**2
-# One direction of a channel holds at most this many bytes.
+# The largest number of bytes that one direction of a channel holds.
 WINDOW_BYTES = 4 * _MIB
-# One direction of a channel may hold this many bytes even if all channels together hold too many.
+# The number of bytes that one direction of a channel may hold even if all channels together hold too many.
 LEAST_WINDOW_BYTES = 64 * 1024
 _WIDE_UNTIL_BYTES = 32 * _MIB
 _MIDDLE_BYTES = _MIB // 2

@@ -94,7 +94,7 @@ class Outgoing:
                 f"received must be at most {most}, the number of bytes that were sent, got {received}"
             )
         self._acknowledged = max(self._acknowledged, received)
-        # After a rewind, an acknowledgement may be about bytes that were sent before the rewind.
+        # An acknowledgement may be about bytes that were sent before a rewind. These bytes are not sent again.
         self._taken = max(self._taken, self._acknowledged)
         dropped = min(received, self._size) - self._first
         if dropped <= 0:

@@ -153,7 +153,7 @@ def _form_of(path: str | None) -> str:
 def _memory_command(connection: Connection, target: Target) -> str:
     """Return the command that shows the memory profile of an ended job, or an empty text if the job has none."""
     job = target.job
-    # A killed job has no memory profile, because the outputs of killed attempts are not stored.
+    # A job that was killed has no memory profile, because the outputs of killed attempts are not stored.
     if not is_job_finished(job.state) or job.state == cluster_pb2.JOB_STATE_KILLED:
         return ""
     if not connection.client.submission(job.job_id).submission.profile_memory:

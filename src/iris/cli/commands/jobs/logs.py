@@ -219,7 +219,8 @@ def _note_no_start(status: cluster_pb2.JobStatus, indices: Sequence[int], output
     chosen = [status.tasks[index] for index in indices]
     attempts = [attempt for task in chosen or status.tasks for attempt in task.attempts]
     if not any(attempt.started_at_ms for attempt in attempts):
-        from iris.cli.job_watch import words_of_no_start  # This import takes a third of a second and is rarely needed.
+        # The import is here, because it takes a third of a second and is rarely needed.
+        from iris.cli.job_watch import words_of_no_start
 
         output.note(words_of_no_start(status, chosen))
 
@@ -297,7 +298,8 @@ def _watches(
     connection: Connection, chosen: Sequence[_Chosen], options: Mapping[str, Any], output: Output
 ) -> list[JobWatch]:
     """Return one `JobWatch` for each followed job, which shows why the job waits. Without -f, the list is empty."""
-    from iris.cli.job_watch import JobWatch  # This import takes a third of a second, and only `iris logs -f` needs it.
+    # The import is here, because it takes a third of a second and only `iris logs -f` needs it.
+    from iris.cli.job_watch import JobWatch
 
     live = [one for one in chosen if options["follow"] and not is_job_finished(one.status.state)]
     return [

@@ -42,7 +42,7 @@ def rm(*, jobs: tuple[str, ...], as_json: bool, address: str | None) -> int:
         # Other commands show the latest job if no job is given. This command requires '@' instead, so that an
         # unfinished command line removes no job.
         raise click.UsageError("give the JOBs to remove; '@' stands for your latest job")
-    removed: dict[str, None] = {}  # The keys of this dictionary are an ordered set of job ids.
+    removed: dict[str, None] = {}  # The ids of the removed jobs. The dictionary serves as an ordered set.
     failed = False
     with connect(address) as connection:
         lookup = Lookup(connection.client, with_tasks=False)

@@ -76,7 +76,7 @@ def _belongs(endpoint: Endpoint, target: Target) -> bool:
 def _all_ports(client: IrisClient) -> list[_Port]:
     ports = []
     for job in client.list_jobs(states=["RUNNING"]):
-        if job.ports:  # A job without ports needs no call to the controller.
+        if job.ports:  # Only jobs with ports are requested from the controller.
             ports += _ports_of(client.status(job.job_id), None)
     return ports
 

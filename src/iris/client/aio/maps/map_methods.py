@@ -179,4 +179,4 @@ class AsyncMapMethods:
         try:
             return await self.cluster.list_machines()
         except PermissionDeniedError:
-            return None  # A task may not read the list of machines. The map then assumes a number of cores.
+            return None  # A task has no permission to list the machines. The map then assumes a number of cores.

@@ -219,7 +219,7 @@ def _read_context(name: str, entry: Mapping[str, Any]) -> Context:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of the file of contexts while the `with` block runs."""
-    from iris.system.locks import wait_for_lock  # The import is here because Windows has no `fcntl`.
+    from iris.system.locks import wait_for_lock  # `fcntl` is imported here, because Windows does not have it.
 
     try:
         lock = wait_for_lock(path.with_suffix(".lock"))

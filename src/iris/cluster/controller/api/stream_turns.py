@@ -82,7 +82,8 @@ class StreamTurns:
         """Let all waiting streams continue if the task that gives turns was cancelled or has failed. Otherwise these
         streams would wait forever.
         """
-        if self._giving is giving:  # A task that is cancelled before its first step executes no `finally`.
+        # Clear `_giving` here, too, because a task that is cancelled before its first step executes no `finally`.
+        if self._giving is giving:
             self._giving = None
         error = None if giving.cancelled() else giving.exception()
         if error is not None:
@@ -118,6 +119,6 @@ class StreamTurns:
 
     async def _give_turn(self) -> None:
         granted, _ = self._waiting.popleft()
-        if not granted.done():  # A stream that was cancelled while it waited needs no turn.
+        if not granted.done():  # A stream that was cancelled while it waited gets no turn.
             granted.set_result(None)
-            await asyncio.sleep(0)  # During this `sleep`, the stream that was just given its turn runs.
+            await asyncio.sleep(0)  # The stream that has just got its turn runs during this `sleep`.

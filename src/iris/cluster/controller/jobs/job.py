@@ -311,7 +311,7 @@ class Job:
             instructions += task.request_final_stop(Stop.TASK, error, FailureCode.TERMINATED)
         self._mark_changed(task)
         self.deferred.pop(task_index, None)
-        gang = self.gangs.get(task.gang_id)  # The gang is None while the job waits for other jobs.
+        gang = self.gangs.get(task.gang_id)  # A job that waits for other jobs has no gang yet, so the result is None.
         missing = sum(one.state in (FAILED, KILLED) or one.stop is Stop.TASK for one in self.tasks)
         if self.coscheduled and missing > self.max_task_failures:
             text = f"task {task_index} was {error}"
@@ -369,7 +369,7 @@ class Job:
         if self.rendezvous and waits and self.tally.count(SUCCEEDED):
             return self._end_incomplete_rendezvous(now_ms)
         if self.coscheduled and live and (gang.restarting or not waits):
-            return []  # Without this check, each report of a large gang would loop over all tasks of the gang.
+            return []  # Return early. Otherwise each report of a large gang would loop over all tasks of the gang.
         members = [self.tasks[index] for index in gang.task_indices]
         waiting = [task for task in members if task.state == PENDING]
         instructions: list[Instruction] = []

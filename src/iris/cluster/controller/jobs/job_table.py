@@ -275,7 +275,7 @@ class JobTable:
             dropped, removed = self._recent.dropped, self.removed
             record = await self.ended.find(job_id)
             if record is not None:
-                if removed == self.removed:  # This check finds out whether the job was removed during the read.
+                if removed == self.removed:  # Cache the job only if no job was removed during the read.
                     self._recent.add(record)
                 return record
             # A job with this id may have been submitted, and may even have ended, while the database was read.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from iris.cluster.controller.jobs.task import SUCCEEDED
 from iris.rpc import cluster_pb2
 
-_EXCEPTION = b"exception\0"  # A stored exception begins with these bytes. No pickle begins with these bytes.
+_EXCEPTION = b"exception\0"  # A stored exception begins with these bytes, with which no pickle begins.
 
 
 def outcome_of(report: cluster_pb2.Controller.ReportTaskStateRequest) -> bytes:

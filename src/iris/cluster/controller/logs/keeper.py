@@ -285,7 +285,7 @@ class LogKeeper:
                 try:
                     folder.rename(old)
                 except FileNotFoundError:
-                    continue  # A sweep has already removed the directory.
+                    continue  # There is nothing to remove, because a sweep has already removed the directory.
                 self._background.start(asyncio.to_thread(shutil.rmtree, old, ignore_errors=True))
 
     def _remove_folded(self, folders: Sequence[Path]) -> None:

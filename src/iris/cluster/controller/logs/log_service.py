@@ -195,7 +195,7 @@ class LogService:
         """
         reads = [request.reads[number] for number in numbers]
         worker = self._sources.workers.get(worker_id)
-        if worker is None:  # The controller has just forgotten the worker, so the parts cannot be read.
+        if worker is None:  # The logs cannot be read, because the controller has just forgotten the worker.
             return {
                 number: refused_part(read, worker_unreachable(worker_id))
                 for number, read in zip(numbers, reads, strict=True)

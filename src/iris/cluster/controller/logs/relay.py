@@ -126,7 +126,7 @@ class LogRelay:
                 return _incomplete_end(task_index, attempt_id)
             case Interrupted(task_index, attempt_id, error):
                 if self._request.follow:
-                    # A reader with `follow` asks again from its position after an incomplete end.
+                    # With `follow`, the reader gets an incomplete end, and asks again from its own position.
                     return _incomplete_end(task_index, attempt_id)
                 # A reader without `follow` gets an error, because the reader would take an incomplete end for the end
                 # of the log.

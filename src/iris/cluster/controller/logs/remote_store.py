@@ -46,7 +46,7 @@ class LogLocation:
             except (ImportError, TypeError, ValueError) as error:
                 raise InvalidArgumentError(f"logs cannot be kept at {url!r}: {error}") from error
         self._root = str(root).rstrip("/")
-        protocol = self._files.protocol  # fsspec returns one name or a tuple of names.
+        protocol = self._files.protocol  # The protocol of a file system of fsspec is one name or a tuple of names.
         self._is_local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
         self._closed = threading.Event()
 

@@ -392,7 +392,7 @@ def fetch_log(location: LogLocation, name: str, path: Path) -> None:
         return
     away = path / AWAY
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    away.touch()  # The file `away` marks the log as incomplete in case the fetch fails.
+    away.touch()  # The file `away` is written first, so that the log counts as incomplete if the fetch fails.
     location.fetch(name, path)
     if list_files(path):
         (path / STORED).touch()

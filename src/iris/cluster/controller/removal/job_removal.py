@@ -114,7 +114,7 @@ class JobRemoval:
         self._retention = retention
         self._now_ms = now_ms
         self._on_removed = on_removed
-        self._lock = asyncio.Lock()  # Only one job is removed at a time.
+        self._lock = asyncio.Lock()  # Holding this lock ensures that only one removal runs at a time.
 
     async def forget(self, job_id: str, request_id: str = "") -> list[str]:
         """Remove an ended job and its child jobs, and return the ids of the removed jobs. If the caller is cancelled,
@@ -186,7 +186,7 @@ class JobRemoval:
         async with self._lock:
             groups: dict[str, list[JobRecord]] = {}
             for job_id in job_ids:
-                # A job that is removed together with its parent job needs no further step.
+                # A child job of a job in `groups` is skipped, because it is removed together with its parent job.
                 is_chosen = any(one.job_id == job_id for group in groups.values() for one in group)
                 record = None if is_chosen else await self._jobs.get(job_id)
                 if record is None:

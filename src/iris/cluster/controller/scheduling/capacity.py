@@ -21,7 +21,7 @@ from iris.cluster.engine.placement import distribute_slots, resources_per_machin
 # amount, and a free amount can be negative. Therefore the gang fits even on a machine that has allocated too much of
 # this resource.
 _NONE_ASKED = -(2**63)
-# If the slots of a gang need no resources, this number of slots fits on a machine.
+# The number of slots that fit on a machine if the slots need no resources.
 _UNLIMITED = 2**31
 # `MachineSet` remembers its results for this number of kinds of gangs.
 _MAX_REMEMBERED = 20_000

@@ -262,7 +262,7 @@ class JobReports:
     def _carry_out(self, gang: GangRecord, instruction: Instruction) -> None:
         record = self._jobs.get(gang.job_id)
         if record is None:
-            return  # An ended job gets no reports. Its gang stays until the engine has released the allocation.
+            return  # The job has ended and gets no report. Its gang stays until the engine has released the allocation.
         match instruction:
             case ReportPlaced(slots):
                 self._placed(gang, record, slots)

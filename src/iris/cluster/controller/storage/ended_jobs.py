@@ -17,7 +17,7 @@ from iris.cluster.controller.storage.store import Store
 from iris.errors import UnavailableError
 
 _THREADS = 2
-_PAGE = 500  # How many jobs are read at a time when all ended jobs are read.
+_PAGE = 500  # The number of ended jobs that are read in one step when all of them are read.
 
 P = ParamSpec("P")
 T = TypeVar("T")

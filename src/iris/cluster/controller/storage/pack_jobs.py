@@ -11,7 +11,7 @@ from iris.cluster.controller.storage.schema import Progress
 from iris.cluster.types import is_job_finished
 from iris.failpoints import failpoint
 
-_REPORTED_JOBS = 1000  # The progress is reported after this many jobs.
+_REPORTED_JOBS = 1000  # The progress of the migration is reported each time after this many jobs.
 
 
 def pack_jobs(db: sqlite3.Connection, progress: Progress) -> None:

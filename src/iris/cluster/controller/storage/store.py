@@ -52,7 +52,7 @@ from iris.system.files import sync_directory
 T = TypeVar("T")
 # Reading a damaged record of the database raises one of these exceptions.
 _UNREADABLE = (sqlite3.DatabaseError, DecodeError, zlib.error, ValueError, TypeError, KeyError)
-_PAGE = 200  # How many unfinished jobs are read at a time.
+_PAGE = 200  # The number of unfinished jobs that are read in one step.
 _JOB_ROWS = (
     "SELECT number, job_id, jobs.launch, entry_points.launch, record FROM jobs LEFT JOIN entry_points USING (number)"
 )

@@ -15,13 +15,13 @@ class Drop(enum.StrEnum):
     REFUSED = "refused"
     # The collector accepted a request, but refused these spans of it.
     REJECTED = "rejected"
-    # The job was removed before its spans were sent.
+    # The job of the spans was removed before the spans were sent.
     JOB_REMOVED = "job_removed"
-    # The events of the attempts, from which the spans are made, are not stored any more.
+    # The events from which the spans are made are not stored any more.
     EXPIRED = "expired"
-    # The span could not be made or encoded, because of a fault of Iris.
+    # The spans could not be made or encoded, because of a fault of Iris.
     INVALID = "invalid"
-    # Too many spans of calls and of log uploads waited to be sent.
+    # The spans were dropped, because too many spans of calls and of log uploads waited to be sent.
     OVERFLOW = "overflow"
 
 

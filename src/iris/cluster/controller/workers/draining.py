@@ -109,7 +109,7 @@ class SlotWorkers:
                 failpoint("drain.after")
                 return
             except UnimplementedError:
-                return  # A worker of version 0.1.0 cannot drain, so nothing is left to wait for.
+                return  # A worker of version 0.1.0 cannot drain, so the wait ends at once.
             except DeadlineExceededError:
                 continue
             except IrisError as error:

@@ -148,7 +148,7 @@ class LocalEngine:
         self._hosts = [_share(total, devices, i, workers, labels) for i in range(workers)]
         self._open = workers
         self._gangs: dict[str, _Gang] = {}
-        self._waiting: dict[str, _Gang] = {}  # The waiting gangs, which hold no slots.
+        self._waiting: dict[str, _Gang] = {}  # The gangs that wait for an allocation, by id.
         self._ledger = Ledger(directory / "ledger" if standing else None)
         self._avoided: Mapping[str, Shortage] = {}
         self._abandoned = False
@@ -292,7 +292,7 @@ class LocalEngine:
     async def close(self) -> None:
         """End the workers, which end their tasks."""
         for host in self._hosts:
-            # Cancelling the asyncio task of a worker ends the worker.
+            # The asyncio task that keeps a worker running ends the worker when it is cancelled.
             if host.keeper is not None and not host.keeper.cancelling():
                 host.keeper.cancel()
         await asyncio.gather(*(h.keeper for h in self._hosts if h.keeper is not None), return_exceptions=True)

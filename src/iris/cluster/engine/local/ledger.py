@@ -41,7 +41,7 @@ class Ledger:
         self._path = path
         self._entries: dict[str, Entry] = {}
         self._unwritten: list[str] = []
-        self._unsaved: set[str] = set()  # The ids of gangs that hold slots and are not in the file yet.
+        self._unsaved: set[str] = set()  # The ids of the gangs that hold slots, but are not yet in the ledger's file.
         self._lines = 0
         # Whether the ledger file certainly has all lines. If not, `flush` writes the whole file again.
         self._is_whole = False

@@ -233,7 +233,7 @@ class RayPipe:
     def _handle_answer(self, message: Json) -> None:
         answer = self._answers.get(message["id"])
         if answer is None or answer.done():
-            return  # A caller that has stopped waiting gets no answer.
+            return  # The answer is dropped, because its caller has stopped waiting.
         error: IrisError | None = None
         if "rejected" in message:
             error = GangRejectedError(message["rejected"])

@@ -92,7 +92,7 @@ class RayEngine:
         self._pipe: RayPipe | None = None
         self._gangs: dict[str, GangStatus] = {}
         self._machines: list[Machine] = []
-        # For each entry in `_machines`, Ray's id and the address of the machine.
+        # For each machine in `_machines`: Ray's id of the machine, and the address of the machine.
         self._nodes: list[tuple[str, str]] = []
         # Gangs that need no resources and wait for a suitable machine. They have not been submitted to Ray.
         self._parked: dict[str, GangRequest] = {}

@@ -62,7 +62,7 @@ _WHY_WAITING = {
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 
 Json = dict[str, Any]
-# A function that schedules a call in the thread that owns the gangs.
+# Gets a function, and calls it later in the thread that owns the gangs.
 Defer = Callable[[Callable[[], None]], None]
 
 

@@ -85,7 +85,7 @@ class SlotActor:
 
         group = ray.util.get_current_placement_group()
         if group is not None:
-            ray.util.remove_placement_group(group)  # Removing the placement group also ends this actor.
+            ray.util.remove_placement_group(group)  # This call also ends this actor.
 
 
 def end_workers(cluster_id: str) -> None:

@@ -44,7 +44,7 @@ LOOK_S = 0.5
 _COMMAND_S = 10.0
 # The seconds after which a gang whose workers could not start is submitted again.
 _AFTER_FAILURE_S = 10.0
-# The time for workers to end their tasks and upload their logs.
+# How long the workers have to end their tasks and to upload their logs when the engine closes.
 _CLOSE_S = 17.0
 # The largest number of jobs that one command line of Slurm may name.
 _AT_ONCE = 200
@@ -124,7 +124,8 @@ class SlurmEngine:
         self._gangs: dict[str, _Gang] = {}
         # The ids of released gangs whose Slurm jobs may still exist and must be ended.
         self._released: set[str] = set()
-        self._unclear: set[str] = set()  # Gangs whose submission had no answer and may have succeeded.
+        # The gangs that Slurm may have accepted, although the submission had no answer.
+        self._unclear: set[str] = set()
         self._nodes: list[commands.NodeInfo] = []
         self._nodes_s = self._looked_s = float("-inf")
         self._error: UnavailableError | None = None

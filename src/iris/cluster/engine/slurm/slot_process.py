@@ -69,7 +69,8 @@ async def _until_ended(process: WorkerProcess, stop: asyncio.Event, end_now: asy
     await asyncio.wait([ending, *asked], return_when=asyncio.FIRST_COMPLETED)
     if not ending.done():
         ending.cancel()
-        # Only one asyncio task at a time may wait for the end of the process.
+        # The first wait must have ended before the next begins, because only one asyncio task may wait for the end of
+        # the process.
         await asyncio.gather(ending, return_exceptions=True)
         ending = asyncio.create_task(process.stop())
         await asyncio.wait([ending, asked[1]], return_when=asyncio.FIRST_COMPLETED)

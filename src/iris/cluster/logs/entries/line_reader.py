@@ -169,7 +169,7 @@ class LineReader:
     def _take_partial(self, source_id: int, length: int | None = None) -> list[LogEntry]:
         partial = self._partial[source_id]
         origin = self._origin(source_id, self._partial_ms[source_id], partial=True)
-        with memoryview(partial) as view:  # A memoryview saves one copy of the bytes.
+        with memoryview(partial) as view:  # Slicing a memoryview instead of the buffer saves one copy of the bytes.
             data = bytes(view[:length])
         end = origin.delivered[source_id] + len(data)
         del partial[: len(data)]

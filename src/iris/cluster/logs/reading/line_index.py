@@ -99,7 +99,7 @@ class LineScanner:
         self._splitter = LineSplitter(point)
         self._ends = list(map(max, point.offsets, self.reader.offsets))
         self._numbers = numbers
-        self._expected = point.position  # The position at which the next chunk begins, unless records are missing.
+        self._expected = point.position  # The position at which the next chunk begins, if no records are missing.
 
     @classmethod
     def at_offsets(cls, directory: Path, offsets: Offsets, writer: LogWriter | None) -> LineScanner:

@@ -37,7 +37,8 @@ class LineNumbers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._points = [START]
-        self._at_segments: dict[int, int] = {}  # The line at which a segment begins, by the position of the segment.
+        # For each segment, by its position in the log: the number of its first line.
+        self._at_segments: dict[int, int] = {}
 
     def at_segment(self, position: int, line: int) -> int:
         """Return the number of the line at which a segment begins.

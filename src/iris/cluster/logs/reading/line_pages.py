@@ -142,7 +142,7 @@ def read_page_steps(
             directory, writer, extent, log_filter, start_line=start_line, numbers=log.numbers, final=final
         )
         start = yield from _steps_of(search)
-    else:  # If the tail contains the whole log, the page begins at the start of the log.
+    else:  # The tail contains the whole log, so the page begins at the start of the log.
         start = TailStart(points.before(start_line, log_filter.start_ms), start_line, 0)
     page = _PageLines(Selection(log_filter, start), log_filter.max_lines, max_bytes)
     walk = log.scan(start.point)

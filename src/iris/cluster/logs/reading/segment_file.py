@@ -22,7 +22,7 @@ from iris.cluster.logs.segments import RecordBoundary
 MAGIC_WORD = MAGIC << LENGTH_BITS
 LAST_SOURCE = len(SOURCES) - 1
 _SMALLEST_GAP_PAYLOAD = 8
-# The upper bound of the number of missing bytes in a valid gap record.
+# A valid gap record has fewer missing bytes than this.
 _LONGEST_GAP = 1 << 60
 
 

@@ -34,7 +34,7 @@ class PortReservations:
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._locks: dict[int, int] = {}  # The descriptors of the lock files, by port.
+        self._locks: dict[int, int] = {}  # For each reserved port, the descriptor of its lock file.
         self._directory: Path | None = None
         self._last_port = _first_ephemeral_port() - 1
 

@@ -135,7 +135,7 @@ class LogUpload:
         # The keys are the logs with new records, in order. The values mean nothing.
         self._news: dict[_PendingLog, None] = {}
         self._wake = asyncio.Event()
-        self._flush_requested = asyncio.Event()  # The event is set while a caller waits for the end of all uploads.
+        self._flush_requested = asyncio.Event()  # Set while a caller waits for the end of all uploads.
         self._sending = asyncio.Lock()
         self._callbacks: dict[_PendingLog, Callable[[], None]] = {}
         self._paused: dict[_PendingLog, None] = {}

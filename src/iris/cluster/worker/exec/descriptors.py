@@ -31,7 +31,8 @@ class DescriptorReader:
         self._on_bytes = on_bytes
         self._loop = asyncio.get_running_loop()
         self._readable = asyncio.Event()
-        self._most_left: int | None = None  # How many bytes are left to read after a call of `end_when_empty`.
+        # The largest number of bytes that are still read after a call of `end_when_empty`. None before that call.
+        self._most_left: int | None = None
         self._is_closed = False
 
     async def read(self, size: int) -> bytes:

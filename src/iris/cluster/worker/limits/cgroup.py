@@ -27,7 +27,7 @@ def move_into_child_cgroup() -> None:
     Call this function before starting other processes. The function does nothing if this process cannot create cgroups.
     """
     place = find_parent()
-    # The root cgroup has no file `cgroup.type`, and may contain processes.
+    # The root cgroup, which has no file `cgroup.type`, may contain processes. Therefore this process can stay there.
     if place is None or not os.path.exists(f"{place.path}/cgroup.type"):
         return
     with contextlib.suppress(OSError):

@@ -70,7 +70,7 @@ def main() -> None:
         sys.argv[0] = getattr(function, "__name__", type(function).__name__)
         value = function(*args, **kwargs)
         if isinstance(value, types.CoroutineType):
-            import asyncio  # Most tasks do not need this import, which is slow.
+            import asyncio  # The import is here, because it is slow and most tasks do not need it.
 
             value = asyncio.run(value)
     except BaseException as error:  # noqa: BLE001 - Every error of the user's code must end in `SystemExit`.
@@ -243,7 +243,7 @@ def _end(error: BaseException, result: str, modules: Any) -> None:
         _write_text(result + ".failure", str(error))
         _write_text(result + ".code", "CALLABLE_NOT_LOADED")
         cause = error.__cause__
-        # If the user's own modules raised the error, show the traceback.
+        # The traceback is shown if modules of the user have raised the error.
         if cause is not None and _trim(cause).__traceback__ is not None:
             _show_error(cause)
         sys.exit(f"iris: {error}")

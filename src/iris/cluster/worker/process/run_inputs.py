@@ -171,7 +171,7 @@ def _outcome(
         arguments = _load_input(tools, item)
         value = function(*arguments, **kwargs) if is_star else function(arguments, **kwargs)
         if isinstance(value, types.CoroutineType):
-            import asyncio  # Most callables do not need this import, which is slow.
+            import asyncio  # The import is here, because it is slow and most callables do not need it.
 
             value = asyncio.run(value)
     except BaseException as error:  # noqa: BLE001 - A failed input must not make the other inputs fail.

@@ -112,7 +112,7 @@ def end_template(cluster_id: str) -> None:
             remove(directory)
             os.close(lock)
             return
-        connection = _connect(directory)  # The connection is None if the fork server is starting or ending.
+        connection = _connect(directory)  # There is no connection if the fork server is starting or ending.
         if connection is not None:
             with connection, contextlib.suppress(OSError):
                 connection.sendall(b"end\n")

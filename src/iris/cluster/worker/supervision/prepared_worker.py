@@ -129,12 +129,12 @@ def _receive_order(connection: socket.socket) -> str:
     """Wait for the order, and set up this process as the order says. Return the worker's token, with which the worker
     marks its processes.
     """
-    os.setsid()  # Ctrl-C in a terminal must not reach the worker.
+    os.setsid()  # The worker gets its own session, so that Ctrl-C in a terminal does not reach it.
     close_all_except(connection.fileno())
     _set_name()
     header, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, _DESCRIPTORS, socket.MSG_WAITALL)
     if len(descriptors) < _DESCRIPTORS:
-        os._exit(0)  # No order arrives if the server has ended, or needs no more workers.
+        os._exit(0)  # The connection has ended without an order, because the server has ended or needs no more workers.
     with connection, connection.makefile("rb") as reading:
         order = json.loads(reading.read(_LENGTH.unpack(header)[0]))
     event_log, _, credentials = descriptors

@@ -198,7 +198,8 @@ class WorkerTunnel:
         self._streams += 1
         number = self._streams
         self._stop_timer()
-        self.tunnel.wake()  # An earlier stream of the same client wakes up, notices the new stream, and ends.
+        # This call wakes an earlier stream of the same client, which notices the new stream and ends.
+        self.tunnel.wake()
         try:
             opened = TunnelMessage.Opened(
                 attempt_id=self.attempt.request.attempt_id, channels=self.tunnel.channels, ports=self.attempt.ports

@@ -334,7 +334,7 @@ class _Rest(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         try:
             return await anext(self._parts)
-        except BaseException:  # At the end of the body, this is StopAsyncIteration.
+        except BaseException:  # StopAsyncIteration at the end of the body closes the connection, too.
             self._connection.close()
             raise
 
