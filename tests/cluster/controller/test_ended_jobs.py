@@ -17,7 +17,7 @@ from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.jobs.job import Job
-from iris.cluster.controller.jobs.outcomes import result_in
+from iris.cluster.controller.storage.contents.stored_outcome import result_in
 from iris.cluster.controller.storage.store import Changes, Store
 from iris.errors import (
     AlreadyExistsError,

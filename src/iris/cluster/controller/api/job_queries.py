@@ -10,8 +10,8 @@ from iris.cluster.controller.api.job_lists.pages import LIST_NAME, JobPages, Pag
 from iris.cluster.controller.api.slices import Slices
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable, removed_meanwhile
-from iris.cluster.controller.jobs.outcomes import add_outcome, result_in
 from iris.cluster.controller.removal.dropped_results import explain_dropped_results
+from iris.cluster.controller.storage.contents.stored_outcome import add_outcome, result_in
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store

@@ -9,8 +9,8 @@ from iris.cluster.controller.api import messages
 from iris.cluster.controller.api.watch import BEAT_S, JobWatches
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable, removed_meanwhile
-from iris.cluster.controller.jobs.outcomes import add_outcome
 from iris.cluster.controller.removal.dropped_results import explain_dropped_results
+from iris.cluster.controller.storage.contents.stored_outcome import add_outcome
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store

@@ -380,8 +380,8 @@ class Store:
             return None
 
     def result(self, number: int, task_index: int) -> bytes | None:
-        """Return the stored outcome of a task (see jobs/outcomes.py). The value is empty if the task has no outcome,
-        and None if the job is not stored.
+        """Return the stored outcome of a task (see contents/stored_outcome.py). The value is empty if the task has no
+        outcome, and None if the job is not stored.
 
         Args:
             number: The number of the job. A later job can have the same id, because jobs can be removed.

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from iris.cluster.controller.auth.authority import Authority
 from iris.cluster.controller.hangs.hang_watch import HangWatch
 from iris.cluster.controller.jobs.job_table import JobTable
-from iris.cluster.controller.jobs.outcomes import outcome_of
 from iris.cluster.controller.jobs.task import AttemptEnd
+from iris.cluster.controller.storage.contents.stored_outcome import outcome_of
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.submission.sizes import trim_report
 from iris.cluster.controller.usage.history import UsageHistory
