@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from iris.cluster.controller.jobs.retry_rules import ExitCodeRules
 from iris.cluster.controller.jobs.task import (
     BUILDING,
     FAILED,
@@ -14,7 +15,6 @@ from iris.cluster.controller.jobs.task import (
     UNSCHEDULABLE,
     WORKER_FAILED,
     AttemptEnd,
-    ExitCodeRules,
     Stop,
     Task,
     TaskAttempt,

@@ -31,11 +31,10 @@ from iris.cluster.controller.jobs.job_state import (
     terminated_tasks_text,
 )
 from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS, next_in_row, pause_before
+from iris.cluster.controller.jobs.retry_rules import DEFAULT_RETRIES_FAILURE, DEFAULT_RETRIES_PREEMPTION, ExitCodeRules
 from iris.cluster.controller.jobs.tally import ChangedTasks, Tally
 from iris.cluster.controller.jobs.task import (
     BUILDING,
-    DEFAULT_RETRIES_FAILURE,
-    DEFAULT_RETRIES_PREEMPTION,
     FAILED,
     KILLED,
     PENDING,
@@ -44,7 +43,6 @@ from iris.cluster.controller.jobs.task import (
     UNSCHEDULABLE,
     WORKER_FAILED,
     AttemptEnd,
-    ExitCodeRules,
     Stop,
     Task,
     TaskAttempt,

@@ -14,48 +14,23 @@ The states of a task and their transitions:
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from iris.cluster.controller.jobs.instructions import StopAttempt
+from iris.cluster.controller.jobs.retry_rules import (
+    ANY_EXIT_CODE,
+    DEFAULT_RETRIES_FAILURE,
+    DEFAULT_RETRIES_PREEMPTION,
+    ExitCodeRules,
+    failure_is_retried,
+    lost_worker_is_retried,
+)
 from iris.cluster.types import is_task_finished, make_task_id, state_name
 from iris.errors import InternalError
 from iris.reasons import FailureCode
 
 PENDING, BUILDING, RUNNING = 1, 2, 3
 SUCCEEDED, FAILED, KILLED, WORKER_FAILED, UNSCHEDULABLE = 4, 5, 6, 7, 8
-
-DEFAULT_RETRIES_FAILURE = 0
-DEFAULT_RETRIES_PREEMPTION = 100
-
-
-@dataclass(frozen=True, slots=True)
-class ExitCodeRules:
-    """The exit codes after which a failed task may be retried.
-
-    Attributes:
-        retry_on: Only a failure with one of these exit codes may be retried. If the list is empty, every failure may be
-            retried, also a failure without an exit code.
-        fail_on: A failure with one of these exit codes is never retried.
-    """
-
-    retry_on: Collection[int] = ()
-    fail_on: Collection[int] = ()
-
-    def allow_retry(self, exit_code: int | None) -> bool:
-        """Return whether a task may be retried after a failure, if its retry budget is not used up.
-
-        Args:
-            exit_code: The exit code of the failed attempt, or None if the attempt had no process.
-        """
-        return exit_code not in self.fail_on and (not self.retry_on or exit_code in self.retry_on)
-
-    def forbid_retry(self, exit_code: int | None) -> bool:
-        """Return whether the exit code forbids a retry, even a retry together with the other tasks of the gang."""
-        return exit_code in self.fail_on
-
-
-ANY_EXIT_CODE = ExitCodeRules()
 
 
 class Stop(enum.Enum):
@@ -275,11 +250,11 @@ class Task:
                 self._finish(KILLED, end, error=self.stop_error, failure=self.stop_failure)
         elif end.state == FAILED:
             self.failure_count += 1
-            is_within_budget = self.failure_count <= self.max_retries_failure
-            self._retry_or_finish(is_within_budget and exit_codes.allow_retry(end.exit_code), end)
+            retry = failure_is_retried(self.failure_count, self.max_retries_failure, end.exit_code, exit_codes)
+            self._retry_or_finish(retry, end)
         elif end.state == WORKER_FAILED:
             self.preemption_count += 1
-            self._retry_or_finish(self.preemption_count <= self.max_retries_preemption, end)
+            self._retry_or_finish(lost_worker_is_retried(self.preemption_count, self.max_retries_preemption), end)
         else:
             self._finish(end.state, end, error=end.error, failure=end.failure)
         return True

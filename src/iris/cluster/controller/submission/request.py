@@ -6,7 +6,7 @@ from iris.cluster.amounts import counts_a_core
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_state import Condition
 from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS
-from iris.cluster.controller.jobs.task import DEFAULT_RETRIES_FAILURE, DEFAULT_RETRIES_PREEMPTION
+from iris.cluster.controller.jobs.retry_rules import DEFAULT_RETRIES_FAILURE, DEFAULT_RETRIES_PREEMPTION
 from iris.cluster.engine.base import GangRequest, Placement, Resources
 from iris.cores import MILLICORES
 from iris.rpc import cluster_pb2
