@@ -12,9 +12,9 @@ import click
 
 from iris.cli.cluster.connect import Connection, connect
 from iris.cli.cluster.lookup import LATEST, Lookup, Target, no_such_task
+from iris.cli.commands.jobs.merge_job_logs import merged_batches
 from iris.cli.completion import JobName
 from iris.cli.exit_codes import EXIT_ERROR, EXIT_IRIS_FAILED, JobCodeCommand, exit_code_of
-from iris.cli.merged_logs import merged_batches
 from iris.cli.options import COUNT, MOMENT, address_option, json_option, refused_options
 from iris.cli.output.closed_reader import leave_with_reader
 from iris.cli.output.job_labels import JobLabels
