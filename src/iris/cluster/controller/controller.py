@@ -87,6 +87,7 @@ from iris.cluster.controller.usage.queries import UsageQueries
 from iris.cluster.controller.workers.attempt_control import AttemptControl
 from iris.cluster.controller.workers.draining import DRAIN_S, SlotWorkers
 from iris.cluster.controller.workers.fleet import Fleet
+from iris.cluster.controller.workers.leases import LeaseWatch
 from iris.cluster.controller.workers.lost_attempts import LostAttempts
 from iris.cluster.controller.workers.reports import WorkerReports
 from iris.cluster.controller.workers.token_liveness import ClusterLiveness
@@ -183,7 +184,7 @@ class Controller:
         self.list_watches = self._make_list_watches()
         lose = LostAttempts(self.jobs, self.saver).end
         self.fleet = Fleet(lease_s, store, self.saver, tokens, http_client, lose, self._wake_scheduler)
-        liveness = ClusterLiveness(self.jobs, self.fleet)
+        self._lease_watch, liveness = LeaseWatch(self.fleet, lease_s), ClusterLiveness(self.jobs, self.fleet)
         self.authority = Authority(key, store.load_tokens(), self.saver.token_changed, liveness, web_sessions)
         self._scheduler = self._make_scheduler(drain_s, start_limit_s, withdraw_after_s)
         self.stdin, self._attempts = self._make_attempt_control(tokens)
@@ -249,6 +250,7 @@ class Controller:
             self.jobs,
             self._scheduler,
             self.fleet,
+            self._lease_watch,
             self._usage,
             self.saver,
             self._store,
@@ -340,7 +342,7 @@ class Controller:
             self._dependencies.job_added(record)
         self._background.start(self._scheduler.run())
         self._background.start(self._scheduler.watch_engine())
-        self._background.start(self.fleet.watch_leases())
+        self._background.start(self._lease_watch.run())
         self._background.start(self.removal.run())
         if self._output_store is not None:
             self._background.start(self._output_store.run())

@@ -28,6 +28,7 @@ from iris.cluster.controller.tracing.trace_delivery import TraceDelivery
 from iris.cluster.controller.usage.history import UsageHistory
 from iris.cluster.controller.usage.series import CPU, GPU, MEMORY
 from iris.cluster.controller.workers.fleet import Fleet
+from iris.cluster.controller.workers.leases import LeaseWatch
 from iris.cluster.states import STATE_NAMES
 from iris.cores import MILLICORES
 from iris.metrics.definitions import Family, Labels, Metric
@@ -65,6 +66,7 @@ class Sources:
         jobs: The table of all jobs of the cluster.
         scheduler: The scheduler, which provides the machines and the queue.
         fleet: The object that knows all workers of the cluster.
+        lease_watch: The object that declares workers lost when their leases have expired.
         usage: The object that knows how much CPU, memory and GPUs the tasks use.
         saver: The object that saves all changes.
         store: The database of the controller.
@@ -77,6 +79,7 @@ class Sources:
     jobs: JobTable
     scheduler: Scheduler
     fleet: Fleet
+    lease_watch: LeaseWatch
     usage: UsageHistory
     saver: Saver
     store: Store
@@ -185,7 +188,7 @@ class ControllerMetrics:
         return [
             names.WORKERS.labelled([((state,), number) for state, number in states.items()]),
             names.WORKERS_SHORT.one(len(fleet.short())),
-            names.LEASES_LOST.one(fleet.leases_lost),
+            names.LEASES_LOST.one(self._sources.lease_watch.workers_lost),
             names.CPU_USED.one(sum(use[CPU] for use in known) / MILLICORES),
             names.MEMORY_USED.one(sum(use[MEMORY] for use in known) * _MIB),
             names.GPUS_USED.one(sum(use[GPU] for use in known) / 100),

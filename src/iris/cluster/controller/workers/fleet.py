@@ -1,4 +1,4 @@
-"""Manages the registered workers of a cluster and their leases.
+"""Manages the registered workers of a cluster, and grants their leases. `leases.py` declares workers lost.
 
 A process of a worker is fenced if it was declared lost, or if another process has registered as the same worker. The
 controller ignores the reports of a fenced process, even after a restart of the controller. The module
@@ -24,7 +24,7 @@ from iris.cluster.controller.submission.sizes import MAX_WORKERS, check_worker
 from iris.cluster.controller.workers.call_slots import WorkerCalls
 from iris.cluster.controller.workers.unavailability import MissingKind, MissingWorker
 from iris.cluster.controller.workers.worker_record import WorkerRecord, new_record, reported_shortage
-from iris.cluster.lease_terms import format_span, lost_after_s
+from iris.cluster.lease_terms import lost_after_s
 from iris.errors import ResourceExhaustedError, quoted, shown
 from iris.event_log import log_event
 from iris.reasons import FailureCode, Shortage
@@ -53,7 +53,7 @@ LoseAttempts = Callable[[Callable[[TaskAttempt], bool], str, FailureCode], list[
 
 
 class Fleet:
-    """The registered workers and their leases. No other code changes the worker records.
+    """The registered workers. No other code changes the worker records.
 
     Args:
         lease_s: The number of seconds for which a worker may be silent before the worker is declared lost.
@@ -71,7 +71,6 @@ class Fleet:
         calls: The object that limits the calls that start and stop attempts.
         longest_lease_s: The length of the longest lease that a worker may have, in seconds. This controller or an
             earlier controller may have granted the lease.
-        leases_lost: How many workers were declared lost since the start of the controller.
     """
 
     def __init__(
@@ -86,7 +85,6 @@ class Fleet:
     ) -> None:
         self.workers: dict[str, WorkerRecord] = {}
         self.calls = WorkerCalls()
-        self.leases_lost = 0
         self._lease_s = lease_s
         self._known_lease_s = store.load_lease()
         self.longest_lease_s = max(lease_s, self._known_lease_s)
@@ -110,6 +108,13 @@ class Fleet:
         if self.longest_lease_s > self._known_lease_s:
             self._saver.lease_changed(self.longest_lease_s)
             await self._saver.saved()
+
+    def earlier_leases_expired(self) -> None:
+        """Record that all leases have expired that an earlier controller granted. The longest lease that a worker may
+        have is now a lease of this controller.
+        """
+        self.longest_lease_s = self._lease_s
+        self._saver.lease_changed(self._lease_s)
 
     def register(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> RegisterWorkerResponse:
         """Accept a worker and grant its lease, or refuse the worker. A refused or fenced worker must end itself. The
@@ -197,7 +202,7 @@ class Fleet:
         log_event(_log, "lease.granted", worker_id=worker_id, incarnation=incarnation, lease_s=self._lease_s)
         registration, self._registration = self._registration, asyncio.Event()
         registration.set()
-        self._lose(
+        self.lose(
             lambda attempt: attempt.worker_id == worker_id and attempt.worker_incarnation != incarnation,
             "another process has taken its place",
         )
@@ -261,7 +266,7 @@ class Fleet:
         self._forgotten.pop(worker_id, None)
         self._forgotten[worker_id] = time.monotonic()
 
-    def _forget_old(self, now_s: float) -> None:
+    def forget_old(self, now_s: float) -> None:
         """Remove the records of forgotten workers and of fenced processes, if their processes have certainly ended."""
         until_s = now_s - 2 * lost_after_s(self.longest_lease_s)
         while self._forgotten and self._forgotten[oldest := next(iter(self._forgotten))] < until_s:
@@ -301,45 +306,18 @@ class Fleet:
             self._saver.fence(worker_id, incarnation)
             log_event(_log, "worker.fenced", worker_id=worker_id, incarnation=incarnation)
 
-    async def watch_leases(self) -> None:
-        """Declare each worker lost when its lease has expired, until the controller stops. After a restart of the
-        controller, a worker is declared lost if it does not call within the longest lease.
-        """
-        started_s = time.monotonic()
-        is_grace_over = False
-        while True:
-            await asyncio.sleep(min(1.0, self._lease_s / 8))
-            now_s = time.monotonic()
-            self._forget_old(now_s)
-            for worker in list(self.workers.values()):
-                if not worker.is_dead and worker.is_lost(now_s):
-                    worker.is_dead = True
-                    self._declare_lost(worker)
-            if not is_grace_over and now_s - started_s > lost_after_s(self.longest_lease_s):
-                is_grace_over = True
-                why = _silent_for(self.longest_lease_s)
-                self._lose(lambda attempt: attempt.worker_id not in self.workers, why, FailureCode.LEASE_EXPIRED)
-                self.longest_lease_s = self._lease_s
-                self._saver.lease_changed(self._lease_s)
-
-    def _lose(
+    def lose(
         self, is_lost: Callable[[TaskAttempt], bool], why: str, failure: FailureCode = FailureCode.WORKER_LOST
     ) -> None:
+        """End the attempts of lost workers, and fence the processes of these workers.
+
+        Args:
+            is_lost: Whether an attempt was lost with its worker.
+            why: Why the worker counts as lost. The error of each attempt contains this text.
+            failure: The code of `why`.
+        """
         for attempt in self._lose_attempts(is_lost, why, failure):
             self.fence(attempt.worker_id, attempt.worker_incarnation)
-
-    def _declare_lost(self, worker: WorkerRecord) -> None:
-        self.leases_lost += 1
-        worker_id, incarnation = worker.identity.worker_id, worker.identity.incarnation
-        why = _silent_for(worker.lease_s)
-        log_event(_log, "lease.expired", worker_id=worker_id, incarnation=incarnation, lease_s=worker.lease_s)
-        log_event(_log, "worker.lost", level=logging.WARNING, worker_id=worker_id, incarnation=incarnation, error=why)
-        self.fence(worker_id, incarnation)
-        self._lose(
-            lambda attempt: (attempt.worker_id, attempt.worker_incarnation) == (worker_id, incarnation),
-            why,
-            FailureCode.LEASE_EXPIRED,
-        )
 
     def health(
         self, running: Mapping[str, set[str]], *, page_size: int, page_token: str
@@ -374,7 +352,3 @@ class Fleet:
 
         names = sorted(self.workers)
         return cut_named_page("workers", names, message, page_size=page_size, page_token=page_token)
-
-
-def _silent_for(lease_s: float) -> str:
-    return f"it has been silent for longer than its lease of {format_span(lease_s)}"
