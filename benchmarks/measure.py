@@ -79,12 +79,19 @@ class CpuClock:
 
 
 def our_processes(module: str) -> list[psutil.Process]:
-    """The processes below this one that run `python -m MODULE`; none when a cluster is built in another way."""
+    """The processes below this one that run `python -m MODULE`; none when a cluster is built in another way.
+
+    A local server forks its workers, which keep its command line, but have names like `iris-worker`.
+    """
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if module in process.cmdline():
-                found.append(process)
+            if process.name().startswith("iris-"):
+                is_ours = module == "iris.cluster.worker"
+            else:
+                is_ours = module in process.cmdline()
         except psutil.Error:
-            pass  # it has just ended
+            continue  # it has just ended
+        if is_ours:
+            found.append(process)
     return found

@@ -49,7 +49,7 @@ def run() -> None:
 
 def _measure(server: LocalServer) -> None:
     url = f"http://127.0.0.1:{server.metrics_port}/metrics"
-    controller = our_processes("iris.server")[0]  # The others are workers that the server has forked.
+    controller = our_processes("iris.server")[0]
     clock = CpuClock([controller])
     readings: list[float] = []
     size, calls = 0, -_calls(url)

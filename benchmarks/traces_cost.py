@@ -74,7 +74,7 @@ def _cost_of_tasks_ms() -> list[float]:
         try:
             with IrisClient.remote(server.address, token=server.token) as client:
                 client.run(["true"]).wait(progress=False)
-                controller = our_processes("iris.server")[0]  # The others are workers that the server has forked.
+                controller = our_processes("iris.server")[0]
                 used = []
                 for _ in range(3):
                     clock = CpuClock([controller])
