@@ -92,7 +92,7 @@ Ctrl-C only stops showing the lines, and the job continues.
 
 The exit code is the exit code of the first task that failed, or 128+n if signal n killed that task. It is 127 if the
 command was not found, 126 if it is not executable, 124 if a timeout ended the job or the task, 143 if the job was
-terminated, 130 after Ctrl-C, and 125 if Iris itself failed or could not run the job.
+terminated, 130 after Ctrl-C, 2 if the options are invalid, and 125 if Iris itself failed or could not run the job.
 """
 _MULTIPLE = "May be given several times."
 
