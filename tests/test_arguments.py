@@ -100,7 +100,7 @@ def test_timeout_of_centuries_means_no_limit(value: float) -> None:
     assert arguments.check_timeout("timeout", value) == math.inf
 
 
-def test_timedelta_is_refused_with_advice() -> None:
+def test_timedelta_given_as_a_timeout_is_refused_with_advice() -> None:
     from datetime import timedelta
 
     with pytest.raises(InvalidArgumentError, match="total_seconds"):

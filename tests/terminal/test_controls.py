@@ -96,7 +96,7 @@ def test_line_that_arrives_in_pieces_is_printed_like_a_whole_line(sequence: byte
         assert b"".join([*shown, parts.filter(pieces[-1], ends_line=True)]) == whole(data)
 
 
-def test_random_bytes_in_pieces_leave_only_colours() -> None:
+def test_control_filter_keeps_only_the_colours_of_random_bytes() -> None:
     chance = random.Random(7)
     alphabet = [b"\x1b", b"[", b"]", b"P", b"m", b"3", b";", b"J", b"\x07", b"\\", b"\xc2", b"\x9b", b"a", b"?", b"\r"]
     for _ in range(3000):

@@ -129,7 +129,7 @@ def test_allocation_lost_before_the_attempts_started_is_requested_again(
 
 
 @pytest.mark.parametrize("how", ["lost", "forgotten"])
-def test_gang_that_the_engine_loses_restarts_on_other_slots(
+def test_gang_lost_by_the_engine_restarts_on_other_slots(
     engine: FakeEngine, controller: ControllerThread, client: RemoteClusterClient, tmp_path: Path, how: str
 ) -> None:
     script = "[ $IRIS_ATTEMPT_ID = 1 ] || exec sleep 300"

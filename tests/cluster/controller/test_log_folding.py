@@ -265,7 +265,7 @@ async def test_end_that_a_worker_writes_late_completes_a_folded_log(tmp_path: Pa
     writer.close()
 
 
-async def test_new_job_does_not_show_folded_logs_of_an_earlier_job_of_its_name(tmp_path: Path) -> None:
+async def test_new_job_does_not_show_folded_logs_of_an_earlier_job_with_the_same_name(tmp_path: Path) -> None:
     before = await folded(tmp_path, b"of another life\n", b"of another life too\n")
     await before.keeper.close()
     logs = KeptLogs(tmp_path, location="")

@@ -149,7 +149,7 @@ async def test_log_limit_of_the_job_replaces_the_limit_of_the_cluster(logs: Kept
 # Of other lives
 
 
-async def test_new_job_does_not_show_local_logs_of_an_earlier_job_of_its_name(tmp_path: Path) -> None:
+async def test_new_job_does_not_show_local_logs_of_an_earlier_job_with_the_same_name(tmp_path: Path) -> None:
     before = KeptLogs(tmp_path, location="")
     before.add_ended("same", b"of another life\n")
     before.add_ended("other", b"of another life too\n")
@@ -203,7 +203,7 @@ async def test_new_job_whose_earlier_logs_were_swept_is_accepted(tmp_path: Path)
     await logs.keeper.close()
 
 
-async def test_new_job_does_not_show_remote_logs_of_an_earlier_job_of_its_name(tmp_path: Path) -> None:
+async def test_new_job_does_not_show_remote_logs_of_an_earlier_job_with_the_same_name(tmp_path: Path) -> None:
     before = KeptLogs(tmp_path)
     before.now_ms -= DAY_MS
     before.add_ended("same", b"of another life\n")

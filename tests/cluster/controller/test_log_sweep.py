@@ -270,7 +270,7 @@ async def test_too_old_log_stays_while_the_log_location_is_unreachable(
 # Logs of jobs that are being removed.
 
 
-async def test_log_that_is_being_copied_while_its_job_is_removed_does_not_stay_at_the_location(
+async def test_log_copied_during_the_removal_of_its_job_does_not_stay_at_the_log_location(
     odd: None, tmp_path: Path
 ) -> None:
     logs = KeptLogs(tmp_path, location="odd://")

@@ -30,7 +30,9 @@ def jobs(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.fields["job_id"] for record in caplog.records]  # type: ignore[attr-defined]
 
 
-async def test_many_changes_are_logged_in_steps_and_before_later_changes(caplog: pytest.LogCaptureFixture) -> None:
+async def test_many_state_changes_are_logged_in_steps_and_before_later_changes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO, "iris")
     log = TransitionLog()
     write(log, "small", 3)
@@ -48,7 +50,7 @@ async def test_many_changes_are_logged_in_steps_and_before_later_changes(caplog:
     assert jobs(caplog)[-2:] == ["last"] * 2
 
 
-async def test_changes_that_wait_are_logged_when_the_log_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_waiting_state_changes_are_logged_when_the_event_log_is_closed(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "iris")
     log = TransitionLog()
     write(log, "large", 1000)

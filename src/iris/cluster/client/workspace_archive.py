@@ -29,7 +29,7 @@ MAX_WORKSPACE_MEMBERS = 50_000
 
 _CHUNK_BYTES = 1024**2  # The size of the chunks in which the archive is compressed.
 _SAMPLE_BYTES = 32 * 1024
-# The fraction of its size to which a sample of a chunk must shrink. Otherwise the chunk is stored uncompressed.
+# A chunk is compressed only if a sample of the chunk shrinks at least to this fraction of its size.
 _COMPRESSIBLE = 0.9
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _NO_COMPRESSION, _FAST_COMPRESSION = 0, 1

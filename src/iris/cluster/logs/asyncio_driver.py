@@ -156,8 +156,9 @@ class AsyncioDriver(Generic[Server]):
     async def close(self) -> None:
         """End all streams, and wait until their tasks have ended."""
         tasks = [*self._watching, *self._tasks.values()]
-        # The driver drops its references to the tasks, because the error of a cancelled task refers back to the driver.
-        # With references in both directions, only the garbage collector could free the last messages, much later.
+        # The driver drops its references to the asyncio tasks, because the error of a cancelled task refers back to the
+        # driver. With references in both directions, only the garbage collector could free the last messages, much
+        # later.
         self._watching.clear()
         self._tasks.clear()
         for task in tasks:

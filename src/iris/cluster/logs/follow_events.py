@@ -14,7 +14,7 @@ from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
 
 StreamId = int
-Worker = tuple[str, str]  # The id and the address of a worker.
+Worker = tuple[str, str]  # Identifies a worker by its id and its address.
 Chunk = cluster_pb2.StreamTaskLogsResponse.Chunk
 
 

@@ -100,7 +100,7 @@ class AttemptDir:
 
     @property
     def failure_code(self) -> Path:
-        """The file with the code of the reason why a callable failed; see failure_codes.py."""
+        """The file that contains why a callable failed, as a code (see failure_codes.py)."""
         return self.path / "result.code"
 
     @property

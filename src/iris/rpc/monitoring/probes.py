@@ -37,7 +37,7 @@ class Probe:
 
 
 def probes(*, is_ready: bool) -> dict[str, Probe]:
-    """Return the probes of a server, by path.
+    """Return the applications that answer the health probes of a server, by path.
 
     Args:
         is_ready: Whether the server has loaded its state, so that `/readyz` answers 200 instead of 503.

@@ -23,7 +23,8 @@ _STYLES = {
     "worker.registered": _GREEN, "webhook.recovered": _GREEN,
 }  # fmt: skip
 
-# In events of these groups, the owner is the user who caused the event, and not the owner of the job.
+# The owner of an event whose kind begins with one of these words is the user who caused the event, and not the owner of
+# the job.
 _USER_GROUPS = ("exec", "session", "stacks", "tunnel")
 _LEVEL_STYLES = {"warning": RED, "error": RED}
 

@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
-# A worker, as its id and its address.
+# Identifies a worker by its id and its address.
 Worker = tuple[str, str]
 # If a worker does not answer a probe within this many milliseconds, it counts as unreachable.
 PROBE_MS = 500

@@ -97,7 +97,9 @@ class Endpoints:
             )
         is_same = known is not None and _attempt_of(known) == attempt
         if known is not None and is_same and (known.address, known.metadata) == (request.address, request.metadata):
-            return known  # The client has repeated its request, for example because the first answer was lost.
+            # The endpoint exists already: the client has repeated its request, for example because the first answer was
+            # lost.
+            return known
         self._check_size(request)
         if known is None:
             self._check_count(request.job_id)

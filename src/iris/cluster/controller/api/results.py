@@ -94,7 +94,7 @@ class ResultStreams:
                 return job
 
     async def _ended(self, record: JobRecord, left: dict[int, None]) -> list[int]:
-        """Return which of the tasks in `left` have a saved end, as task indices in the order of the ends."""
+        """Return the indices of the tasks in `left` whose end is saved, in the order of their ends."""
         while True:
             tasks = self._saver.shown(record).job.tasks
             ended = sorted((tasks[index].finished_at_ms, index) for index in left if tasks[index].is_finished)

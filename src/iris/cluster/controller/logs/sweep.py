@@ -98,8 +98,8 @@ class LogClaims:
             yield
         finally:
             with self._changed:
-                # The present sweep leaves these logs alone, because it may have read their marks before the removal has
-                # changed the marks.
+                # The present sweep leaves the logs of the removed jobs alone, because it may have read their marks
+                # before the removal has changed the marks.
                 self._forgotten.update(names)
                 self._excluded.difference_update(names)
 

@@ -59,7 +59,7 @@ async def write_items(
                 part = Batch(item.entries[at : at + size])
                 async with lane.turn(caller):
                     data = written.write(part)
-                    # The turn ends only after the loop has handled other events, so that no two turns follow each other
+                    # The loop handles other events before this turn ends. Otherwise the next turn would follow
                     # directly.
                     await asyncio.sleep(0)
                 yield part, data

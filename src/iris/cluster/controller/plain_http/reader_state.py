@@ -76,7 +76,8 @@ class ReaderState:
         # The attempts, as (task index, attempt id), with a notice about the missing end of their log. `FutureLines`
         # reads the end of an attempt again, although `ExistingLines` has already read the end.
         self._noticed_ends: set[tuple[int, int]] = set()
-        # The positions for the cursors of a stream of several tasks. None if the reader reads a single task.
+        # For the cursors of a stream of several tasks: the position of each task. None if the reader reads a single
+        # task.
         self._positions: TaskPositions | None = None
 
     async def load(self) -> None:

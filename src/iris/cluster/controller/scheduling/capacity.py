@@ -293,8 +293,8 @@ class Reservation:
 
     Args:
         gang: The gang that has the reservation.
-        free_for_gang: The capacity that would be free for the gang if only later gangs were allocated. The reservation
-            owns and changes this object.
+        RAW free_for_gang: The capacity that is free for the gang once all gangs that arrived earlier have ended. The
+            reservation owns and changes this object.
     """
 
     def __init__(self, gang: GangRequest, free_for_gang: FreeCapacity) -> None:

@@ -173,7 +173,7 @@ class TraceDelivery:
             await self.close()
 
     async def _deliver_rest(self) -> None:
-        """Send the spans that still wait, until the collector does not accept a request."""
+        """Send the remaining spans. Stop when the collector refuses a request."""
         while self._has_work and await self.deliver_page():
             pass
 

@@ -231,7 +231,7 @@ class RayEngine:
         self._parked.pop(gang.gang_id, None)
 
     def _apply_state(self, state: Json) -> None:
-        """Store the state that the driver reported."""
+        """Store the state of the Ray cluster that the driver has reported."""
         self._machines = [
             Machine(
                 known["name"],

@@ -27,7 +27,7 @@ from iris.system.locks import try_lock_directory
 END_NOW = signal.SIGUSR2
 _SHOWN_BYTES = 400
 _SLURMS = ("SLURM", "SBATCH_", "SRUN_", "SQUEUE_", "SCANCEL_", "SALLOC_", "SINFO_", "PMI_", "PMIX_", "PMI2_")
-# The beginning of the names of scratch directories. The number of the user follows.
+# The name of a scratch directory begins with this text. The number of its user follows.
 _DIRECTORY = "iris-slurm-"
 
 

@@ -61,7 +61,7 @@ class PartsRequest:
         self.limits = PartLimits(max(_LEAST_BYTES, share), request.max_line_bytes or _DEFAULT_LINE_BYTES)
 
     def part_steps(self, number: int, directory: Path, writer: LogWriter | None, *, final: bool) -> Steps[Part]:
-        """Read the part of a log that the request asks for at an index of its `reads`. The generator yields after each
+        """Read the part of a log that `request.reads[number]` asks for. The generator yields after each
         step.
 
         Args:

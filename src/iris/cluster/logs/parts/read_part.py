@@ -256,7 +256,8 @@ class _PartReading:
         )
 
     def _seek(self, position: int) -> Steps[LineScanner]:
-        """Return a scanner that stands between two records, at the given position or as soon as possible after it."""
+        """Return a scanner that begins between two records, at the given position or at the next possible position
+        after it."""
         walk = LineScanner(self._directory, self._starts.before(position), self._writer)
         while walk.reader.position < position:
             if walk.read(min(CHUNK_BYTES, position - walk.reader.position), final=self._final) is None:

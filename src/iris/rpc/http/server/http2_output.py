@@ -100,7 +100,7 @@ class Http2Output:
                     return
                 room = min(self._framing.window(stream.stream_id), self._framing.connection_window, TURN_BYTES)
                 if rest and room <= 0:
-                    continue  # The stream waits again, because the client has made the window smaller in the meantime.
+                    continue  # The flow-control window has become smaller meanwhile, so wait again.
                 part, rest = rest[:room], rest[room:]
                 self._framing.send_body(stream.stream_id, part, is_end=is_end and not rest)
                 self._schedule_flush()
