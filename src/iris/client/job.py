@@ -380,7 +380,7 @@ class Job(JobFileMethods, JobInspectMethods):
         """Wait for the end of the job, and return the value that the callable returned in each task, in index order.
 
         Args:
-            timeout: The seconds after which to raise TimeoutError. None waits forever.
+            timeout: How many seconds to wait before TimeoutError is raised. None waits forever.
             return_exceptions: If True, a task without a value does not raise an error. Its item in the list is the
                 exception that the callable raised, or a `ResultError` with the reason.
             loads: A function that converts the bytes sent by a task into the value. `Task.result` describes the
@@ -407,7 +407,7 @@ class Job(JobFileMethods, JobInspectMethods):
         these tasks have been read already, so `Task.result` and `Task.exception` return at once.
 
         Args:
-            timeout: The seconds after which to raise TimeoutError, from 0. None waits forever.
+            timeout: How many seconds to wait, from 0, before TimeoutError is raised. None waits forever.
 
         Raises:
             NotFoundError: There is no such job.

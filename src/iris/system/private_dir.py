@@ -64,8 +64,8 @@ def check_private(directory: Path) -> None:
         status = above.stat()
         mode = status.st_mode
         # A parent directory that every user can write to is refused only if this user can change its mode. In a
-        # container's volume, for example, this user cannot. Another user could then replace the directory, but the
-        # replacement would belong to the other user, and Iris would refuse it because of its owner.
+        # container's volume, for example, this user cannot change the mode. Another user could then replace the
+        # directory, but the replacement would belong to the other user, and Iris would refuse it because of its owner.
         can_close = os.geteuid() in (status.st_uid, 0)
         if can_close and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise FailedPreconditionError(

@@ -411,7 +411,7 @@ class AsyncJob(AsyncJobFileMethods, AsyncJobInspectMethods):
         """Wait for the end of the job, and return the value that the callable returned in each task, in index order.
 
         Args:
-            timeout: The seconds after which to raise TimeoutError. None waits forever.
+            timeout: How many seconds to wait before TimeoutError is raised. None waits forever.
             return_exceptions: If True, a task without a value does not raise an error. Its item in the list is the
                 exception that the callable raised, or a `ResultError` with the reason.
             loads: A function that converts the bytes sent by a task into the value. `AsyncTask.result` describes the
@@ -438,7 +438,7 @@ class AsyncJob(AsyncJobFileMethods, AsyncJobInspectMethods):
         these tasks have been read already, so `AsyncTask.result` and `AsyncTask.exception` return at once.
 
         Args:
-            timeout: The seconds after which to raise TimeoutError, from 0. None waits forever.
+            timeout: How many seconds to wait, from 0, before TimeoutError is raised. None waits forever.
 
         Raises:
             NotFoundError: There is no such job.

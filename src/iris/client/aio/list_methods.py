@@ -39,10 +39,10 @@ class AsyncListMethods:
         all jobs are returned. `print` and notebooks show the list as a table.
 
         Args:
-            id_prefix: The beginning of the job id.
-            id_contains: A part of the job id.
-            states: The accepted states, for example `["RUNNING", "PENDING"]`.
-            owner: The name of the job's owner.
+            id_prefix: Accept only jobs whose id begins with this text.
+            id_contains: Accept only jobs whose id contains this text.
+            states: Accept only jobs in one of these states, for example `["RUNNING", "PENDING"]`.
+            owner: Accept only jobs of the user with this name.
             since_ms: Accept only jobs that were submitted at or after this time, in milliseconds since the epoch.
             until_ms: Accept only jobs that were submitted before this time, in milliseconds since the epoch. 0: no end.
             newest_first: Whether the newest job comes first.
@@ -77,10 +77,10 @@ class AsyncListMethods:
         are counted.
 
         Args:
-            id_prefix: The beginning of the job id.
-            id_contains: A part of the job id.
-            states: The accepted states, for example `["RUNNING", "PENDING"]`.
-            owner: The name of the job's owner.
+            id_prefix: Accept only jobs whose id begins with this text.
+            id_contains: Accept only jobs whose id contains this text.
+            states: Accept only jobs in one of these states, for example `["RUNNING", "PENDING"]`.
+            owner: Accept only jobs of the user with this name.
             since_ms: Accept only jobs that were submitted at or after this time, in milliseconds since the epoch.
             until_ms: Accept only jobs that were submitted before this time, in milliseconds since the epoch. 0: no end.
 
@@ -118,10 +118,10 @@ class AsyncListMethods:
         that have `changed`.
 
         Args:
-            id_prefix: The beginning of the job id.
-            id_contains: A part of the job id.
-            states: The accepted states, for example `["RUNNING", "PENDING"]`.
-            owner: The name of the job's owner.
+            id_prefix: Accept only jobs whose id begins with this text.
+            id_contains: Accept only jobs whose id contains this text.
+            states: Accept only jobs in one of these states, for example `["RUNNING", "PENDING"]`.
+            owner: Accept only jobs of the user with this name.
             since_ms: Accept only jobs that were submitted at or after this time, in milliseconds since the epoch.
             until_ms: Accept only jobs that were submitted before this time, in milliseconds since the epoch. 0: no end.
             newest_first: Whether the newest job comes first.

@@ -155,7 +155,7 @@ class AsyncExecProcess:
         waits if its output is not read.
 
         Args:
-            timeout: The seconds after which to give up. None and `math.inf` wait forever.
+            timeout: How many seconds to wait. None and `math.inf` wait forever.
 
         Raises:
             DeadlineExceededError: (a `TimeoutError`) The command has not ended within `timeout`.
@@ -169,7 +169,7 @@ class AsyncExecProcess:
 
         Args:
             input: The bytes of the standard input.
-            timeout: The seconds after which to give up. None and `math.inf` wait forever.
+            timeout: How many seconds to wait. None and `math.inf` wait forever.
 
         Raises:
             InvalidArgumentError: `input` is not bytes.

@@ -135,7 +135,7 @@ class ExecProcess:
         waits if its output is not read.
 
         Args:
-            timeout: The seconds after which to give up. None and `math.inf` wait forever.
+            timeout: How many seconds to wait. None and `math.inf` wait forever.
 
         Raises:
             DeadlineExceededError: (a `TimeoutError`) The command has not ended within `timeout`.
@@ -150,7 +150,7 @@ class ExecProcess:
 
         Args:
             input: The bytes of the standard input.
-            timeout: The seconds after which to give up. None and `math.inf` wait forever.
+            timeout: How many seconds to wait. None and `math.inf` wait forever.
 
         Raises:
             InvalidArgumentError: `input` is not bytes.

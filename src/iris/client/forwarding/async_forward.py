@@ -59,7 +59,7 @@ class AsyncForward(LocalAddresses):
         """Wait until the task has ended. Return a text for people that says how the task ended.
 
         Args:
-            timeout: The seconds after which to give up. None and `math.inf` wait forever.
+            timeout: How many seconds to wait. None and `math.inf` wait forever.
 
         Raises:
             FailedPreconditionError: The forward is not open, or was closed.

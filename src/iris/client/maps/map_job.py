@@ -65,7 +65,7 @@ class MapJob:
         ended. Each call of this method begins with the first input again.
 
         Args:
-            timeout: The seconds after which to raise TimeoutError. None waits forever.
+            timeout: How many seconds to wait before TimeoutError is raised. None waits forever.
             order: Whether to yield the values in the order of the inputs. If False, the values come in the order in
                 which the tasks end.
             return_exceptions: If True, an input that failed does not raise an error. Its item is the exception that the
@@ -118,7 +118,7 @@ class MapJob:
         inputs failed.
 
         Args:
-            timeout: The seconds after which to raise TimeoutError. None waits forever.
+            timeout: How many seconds to wait before TimeoutError is raised. None waits forever.
             progress: Whether to show how many tasks have ended. If None, the progress is shown on a terminal and in a
                 notebook.
             raise_on_failure: Whether to raise an error if the job has not succeeded.

@@ -44,5 +44,6 @@ def _load(
         except SourceDiffersError as error:
             if error.module in differing:
                 raise
-            # The loading is tried again with the sent copies of all modules in the package of the differing module.
+            # If a module differs from the caller's module, the pickle is loaded again, with the sent copies of all
+            # modules in the package of this module.
             differing.add(error.module)

@@ -31,9 +31,9 @@ _SIMILAR = 0.65
 _DEEPEST = 3
 
 _SERVICES = cluster_pb2.DESCRIPTOR.services_by_name.values()
-# The requests of calls that only read. A newer client may use fields in them that this release does not know, and the
-# answer is useful even if the server ignores these fields. Therefore unknown fields are ignored, unless they resemble a
-# known field.
+# The requests of calls that only read. If a newer client uses a field that this release does not know, the answer is
+# useful even without the field. Therefore unknown fields of these requests are ignored, unless they resemble a known
+# field.
 _READING = {
     method.input_type
     for service in _SERVICES

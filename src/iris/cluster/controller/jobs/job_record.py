@@ -17,7 +17,7 @@ from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 
 _USAGE = [field.name for field in cluster_pb2.ResourceUsage.DESCRIPTOR.fields]
-# These fields of a submission can be large, and only a start of an attempt needs them. Together these fields are the
+# The fields of a submission that can be large, and that only a start of an attempt needs. Together these fields are the
 # *entry point* of a job. The store keeps the entry point apart from the job, and the record of an ended job has no
 # entry point.
 ENTRY_POINT_FIELDS = ("serialized_entrypoint", "command", "environment")

@@ -39,7 +39,7 @@ class Connections:
         writer: The connection that writes. Only one thread at a time may use this connection.
 
     Raises:
-        FailedPreconditionError: Another controller uses the file.
+        FailedPreconditionError: Another controller uses the same database file.
         ResourceExhaustedError: The file cannot be written.
     """
 

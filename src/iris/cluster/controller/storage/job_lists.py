@@ -19,12 +19,12 @@ class JobFilter:
     """The conditions of a list of jobs. A job matches if all conditions are met. An empty condition is always met.
 
     Attributes:
-        id_prefix: The beginning of the job id.
-        states: The accepted states of the job.
-        owner: The name of the job's owner.
+        id_prefix: Accept only jobs whose id begins with this text.
+        states: Accept only jobs in one of these states.
+        owner: Accept only jobs of the user with this name.
         since_ms: Accept only jobs that were submitted at or after this time, in milliseconds since the epoch.
         until_ms: Accept only jobs that were submitted before this time, in milliseconds since the epoch. 0: no end.
-        id_contains: A text that the job id must contain.
+        id_contains: Accept only jobs whose id contains this text.
     """
 
     id_prefix: str = ""

@@ -21,7 +21,7 @@ class LeaseWatch:
     """Watches the leases of all workers.
 
     Args:
-        fleet: The workers.
+        fleet: The object that knows all workers of the cluster.
         lease_s: The number of seconds for which a worker may be silent before the worker is declared lost.
 
     Attributes:

@@ -27,7 +27,7 @@ class LostAttempts:
         """End all live attempts for which `is_lost` returns True. Return the ended attempts.
 
         Args:
-            is_lost: Whether an attempt was lost.
+            is_lost: A function that returns whether an attempt was lost.
             why: Why the worker counts as lost. The error of each attempt contains this text.
             failure: The reason in `why`, as a code for programs.
         """

@@ -349,13 +349,13 @@ class SlurmEngine:
             gang_id = unquote(row.name.removeprefix(self._prefix))
             ended = is_final(row.state)
             if gang_id in self._released and gang_id not in known and not ended:
-                # A gang may be released before its slow submission reaches Slurm. Its job is then superfluous.
+                # If a gang was released before its slow submission reached Slurm, its Slurm job is superfluous.
                 too_many.append(row.job_id)
             elif gang_id not in found or (is_final(found[gang_id].state) and not ended):
                 found[gang_id] = row
             elif not ended:
-                # A gang may have two jobs if it was submitted again after Slurm's first answer was lost. The second job
-                # is superfluous.
+                # If a gang was submitted again after Slurm's first answer was lost, the gang has two Slurm jobs, and
+                # the second job is superfluous.
                 too_many.append(row.job_id)
         too_many += [row.job_id for gang_id, row in found.items() if self._ran(gang_id) and is_waiting(row.state)]
         if too_many:

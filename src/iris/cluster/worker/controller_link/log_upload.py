@@ -113,7 +113,7 @@ class LogUpload:
     Args:
         controller: The connection to the controller.
         worker_id: The id of this worker.
-        incarnation: The incarnation of this worker process.
+        incarnation: The random id of this worker process.
         directory: The worker directory.
 
     Attributes:

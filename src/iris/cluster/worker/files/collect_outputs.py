@@ -45,7 +45,7 @@ class OutputCollector:
     Args:
         controller: The connection to the controller.
         worker_id: The id of this worker.
-        incarnation: The incarnation of this worker process.
+        incarnation: The random id of this worker process.
     """
 
     def __init__(self, controller: ControllerConnection, worker_id: str, incarnation: str) -> None:

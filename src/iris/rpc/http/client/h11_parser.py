@@ -34,8 +34,8 @@ class HttpResponseParser:
         self._status = 0
         self._keeps_alive = False
         self._connection = h11.Connection(h11.CLIENT)
-        # h11 refuses to parse an answer before it has written a request. Therefore it writes a request here, which is
-        # never sent.
+        # h11 refuses to parse an answer before it has written a request. Therefore a request is written here, but never
+        # sent.
         self._connection.send(h11.Request(method="GET", target="/", headers=[("host", "iris")]))
         self._connection.send(h11.EndOfMessage())
 

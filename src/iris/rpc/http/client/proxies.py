@@ -176,7 +176,7 @@ def _parse(text: str, source: str) -> Proxy:
     else:
         why = "the host is missing"
     if not host or port == 0 or re.search(r"\s", url):
-        # The text of the URL is not quoted, because it may contain a password.
+        # The error does not quote the URL of the proxy, because the URL may contain a password.
         hint = "; a '/', '#', '?' or '@' in user or password is written as %2F, %23, %3F, %40" if "@" in text else ""
         why = "it cannot be read" if "@" in text else why
         raise FailedPreconditionError(f"{source} does not name a proxy: {why} (expected {_ACCEPTED}{hint})")
