@@ -17,9 +17,9 @@ from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.retention import Retention
 from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.folded.reading import FoldedSegment, find_folded, folded_segments
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.records import GAP, decode, parse_gap
-from iris.cluster.logs.writer import LogWriter
 from iris.rpc import cluster_pb2
 
 WORKER = WorkerIdentity("w", "http://w", "its process")

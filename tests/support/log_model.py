@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.line_pages import NumberedLine
 from iris.cluster.logs.reading.numbered_lines import BAR_BYTES, MAX_PARTIAL_LINE
 from iris.cluster.logs.records import (
@@ -23,7 +24,6 @@ from iris.cluster.logs.records import (
     parse_gap,
 )
 from iris.cluster.logs.segments import LogEnd, RecordBoundary, write_end
-from iris.cluster.logs.writer import LogWriter
 
 Captured = tuple[Source, bytes, int]  # source, data, time in ms
 

@@ -18,10 +18,10 @@ from support.log_keeping import WORKER, KeptLogs, Read, files, read
 from iris.cluster.controller.logs.folding import MAX_FOLDED_BYTES
 from iris.cluster.controller.logs.receive import Piece
 from iris.cluster.controller.logs.retention import Retention
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.line_pages import fetch_page_steps
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.segments import END, has_end, is_away, list_segments, read_end
-from iris.cluster.logs.writer import LogWriter
 from iris.rpc import cluster_pb2
 from iris.rpc.serving.steps import finish
 

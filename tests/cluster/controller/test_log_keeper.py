@@ -16,9 +16,9 @@ from support.waiting import wait_until
 from iris.cluster.controller.logs.receive import Piece
 from iris.cluster.controller.logs.retention import Retention
 from iris.cluster.controller.logs.sweep import remove_log
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.segments import END, list_segments
 from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED
-from iris.cluster.logs.writer import LogWriter
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2
 

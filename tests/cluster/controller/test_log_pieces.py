@@ -12,10 +12,10 @@ from iris.cluster.controller.logs.folding import FoldedLogs
 from iris.cluster.controller.logs.receive import Piece, UploadedLogs
 from iris.cluster.controller.logs.sweep import remove_log
 from iris.cluster.logs.directories import LogDirectories
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.segments import END, list_segments, read_end, read_written
 from iris.cluster.logs.upload_answers import UNWANTED
-from iris.cluster.logs.writer import LogWriter
 from iris.errors import InvalidArgumentError
 
 ALL = 1 << 40

@@ -12,13 +12,13 @@ import pytest
 from support.log_model import bars_and_lines, lay_out, lines_of, random_capture, write
 from support.seeds import for_each_seed
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.parts.answer import PartsRequest
 from iris.cluster.logs.parts.places import AtByte, AtPosition, AtTime, Place
 from iris.cluster.logs.parts.read_part import LogPart, PartLimits, Selection, read_part_steps
 from iris.cluster.logs.reading.query import EVERYTHING, LogFilter
 from iris.cluster.logs.records import GAP, SOURCE_ID, SOURCES, decode, parse_gap
 from iris.cluster.logs.segments import list_segments
-from iris.cluster.logs.writer import LogWriter
 from iris.errors import InvalidArgumentError
 from iris.rpc.cluster_pb2 import FetchLogPartsRequest
 from iris.rpc.serving.steps import finish

@@ -16,8 +16,8 @@ from support.tokens import token
 from support.waiting import wait_until
 
 from iris.cluster.logs.directories import LogDirectories
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.segments import AWAY
-from iris.cluster.logs.writer import LogWriter
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.registry import AttemptRegistry
 from iris.cluster.worker.cleanup import Cleanup

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.segments import has_end
 from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED
-from iris.cluster.logs.writer import LogWriter
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.controller_link.connection import ControllerConnection
 from iris.cluster.worker.controller_link.log_upload import LogUpload

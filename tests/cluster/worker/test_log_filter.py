@@ -25,6 +25,7 @@ from support.log_model import (
     written,
 )
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.filters import FilteredReader, LogFilter, parse_filter
 from iris.cluster.logs.reading.line_index import LineBlock
 from iris.cluster.logs.reading.line_pages import NumberedLine
@@ -42,7 +43,6 @@ from iris.cluster.logs.records import (
     parse_gap,
 )
 from iris.cluster.logs.segments import LogEnd, RecordBoundary, write_end
-from iris.cluster.logs.writer import LogWriter
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
 

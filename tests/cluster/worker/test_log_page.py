@@ -26,6 +26,7 @@ from support.log_model import (
     written,
 )
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.line_pages import (
     LINE_COST,
     PAGE_BYTES,
@@ -39,7 +40,6 @@ from iris.cluster.logs.reading.numbered_lines import MAX_PARTIAL_LINE
 from iris.cluster.logs.reading.query import EVERYTHING, LogFilter
 from iris.cluster.logs.records import BEGINNING, SOURCES, Source, encode, encode_gap
 from iris.cluster.logs.segments import LogEnd, RecordBoundary, list_segments, write_end
-from iris.cluster.logs.writer import LogWriter
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
 from iris.rpc.serving.steps import finish

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.log_model import Captured, Gap, Received, lay_out, offsets_of, random_capture, read_all, write, written
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.filters import FilteredReader, LogFilter
 from iris.cluster.logs.reading.line_pages import read_page
 from iris.cluster.logs.reading.reader import LogReader
@@ -28,7 +29,6 @@ from iris.cluster.logs.records import (
     parse_gap,
 )
 from iris.cluster.logs.segments import AWAY, LogEnd, RecordBoundary, list_segments, read_end, write_end, write_written
-from iris.cluster.logs.writer import LogWriter
 from iris.errors import UnavailableError
 
 KIB = 1024

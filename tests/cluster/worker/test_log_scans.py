@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.line_pages import read_page, read_page_steps
 from iris.cluster.logs.reading.query import LogFilter
 from iris.cluster.logs.reading.scan_threads import LogScans
-from iris.cluster.logs.writer import LogWriter
 
 pytestmark = pytest.mark.anyio
 

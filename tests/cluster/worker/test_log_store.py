@@ -21,11 +21,11 @@ from support.log_model import (
     write,
 )
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.line_pages import read_page
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.records import BEGINNING, HEADER, MAX_PAYLOAD, Record, decode
 from iris.cluster.logs.segments import RecordBoundary, list_segments, read_end
-from iris.cluster.logs.writer import LogWriter
 
 KIB = 1024
 

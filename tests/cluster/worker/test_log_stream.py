@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.records import BEGINNING, decode
 from iris.cluster.logs.streaming.open_log import OpenLog, StreamBudget, open_reader
 from iris.cluster.logs.streaming.serve_stream import stream_logs
-from iris.cluster.logs.writer import LogWriter
 from iris.rpc import cluster_pb2 as pb
 
 BEAT_S = 0.05

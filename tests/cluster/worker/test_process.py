@@ -10,7 +10,7 @@ import pytest
 from support.cluster import is_alive, shell
 from support.waiting import wait_until
 
-from iris.cluster.logs.writer import Source
+from iris.cluster.logs.log_writer import Source
 from iris.cluster.worker.process.attempt_process import AttemptProcess, Exit
 from iris.cluster.worker.process.launcher import Program, start_launcher
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from iris.cluster.logs.writer import LogWriter
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.registry import AttemptRegistry
 from iris.cluster.worker.limits.process_table import Process

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from iris.cluster.logs.writer import LogWriter
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.types import make_task_id
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.attempt.environment import TaskEnvironment, usable_variables

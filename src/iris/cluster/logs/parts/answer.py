@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from iris.arguments import MAX_INT64, check_whole_number
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.parts.places import AtByte, AtPosition, AtTime, Place
 from iris.cluster.logs.parts.read_part import PartLimits, Selection, read_part_steps
 from iris.cluster.logs.reading.gap_reasons import WORKER_KILLED
 from iris.cluster.logs.reading.query import LogFilter, parse_filter
 from iris.cluster.logs.records import SOURCE_ID, SOURCES
 from iris.cluster.logs.streaming.refused_log import reason_on_wire
-from iris.cluster.logs.writer import LogWriter
 from iris.errors import InvalidArgumentError, quoted
 from iris.rpc.cluster_pb2 import FetchLogPartsRequest, FetchLogPartsResponse
 from iris.rpc.serving.steps import Steps

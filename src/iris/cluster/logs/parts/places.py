@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.line_index import CHUNK_BYTES
 from iris.cluster.logs.reading.numbered_lines import START
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.reading.segment_file import SegmentFile
 from iris.cluster.logs.records import BEGINNING, GAP, HEADER, Offsets, Record, decode, parse_gap
 from iris.cluster.logs.segments import RecordBoundary, list_segments
-from iris.cluster.logs.writer import LogWriter
 from iris.rpc.serving.steps import Steps
 
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.parts.places import Place, find_position
 from iris.cluster.logs.parts.start_points import LogStarts
 from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Gap, LineBlock, LineScanner
 from iris.cluster.logs.reading.query import EVERYTHING, LogFilter
 from iris.cluster.logs.records import Offsets, encode, encode_gap
 from iris.cluster.logs.segments import list_segments, segment_size
-from iris.cluster.logs.writer import LogWriter
 from iris.rpc.serving.steps import Steps
 
 # One part reads at most about this many bytes of records, so that a search through many gigabytes is answered in many

@@ -13,10 +13,10 @@ from collections import OrderedDict
 from operator import attrgetter
 from pathlib import Path
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.line_index import LineScanner, StoredIndex
 from iris.cluster.logs.reading.line_numbers import LogIdentity, identify_log
 from iris.cluster.logs.reading.numbered_lines import START, Point
-from iris.cluster.logs.writer import LogWriter
 
 # The least distance between two neighbouring start points of a log, in bytes.
 _SPACING = 512 << 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Gap, LineBlock, LineScanner, extent_of
 from iris.cluster.logs.reading.numbered_lines import START
 from iris.cluster.logs.reading.query import LogFilter as LogFilter
@@ -12,7 +13,6 @@ from iris.cluster.logs.reading.query import parse_filter as parse_filter
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.reading.tail import Selection, TailStart, find_tail
 from iris.cluster.logs.records import BEGINNING, SOURCES, Offsets, encode, encode_gap
-from iris.cluster.logs.writer import LogWriter
 
 # The largest number of bytes that one call of `read` searches if nothing matches.
 _LOOK_BYTES = 16 << 20

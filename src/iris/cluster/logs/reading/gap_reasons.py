@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.segments import has_log, is_away, read_end
-from iris.cluster.logs.writer import LogWriter
 from iris.errors import UnavailableError
 
 DAMAGED = "damaged on disk"

@@ -7,12 +7,12 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.line_numbers import LineNumbers
 from iris.cluster.logs.reading.numbered_lines import BAR_BYTES, START, Leftover, LineSplitter, Point, Points
 from iris.cluster.logs.reading.reader import Chunk, LogReader
 from iris.cluster.logs.records import GAP, HEADER, LENGTH_MASK, SOURCES, Offsets, Record, decode, parse_gap
 from iris.cluster.logs.segments import RecordBoundary, list_segments
-from iris.cluster.logs.writer import LogWriter
 
 CHUNK_BYTES = 1 << 20
 

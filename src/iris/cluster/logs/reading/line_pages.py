@@ -7,13 +7,13 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Extent, Gap, LineBlock, LineScanner
 from iris.cluster.logs.reading.line_numbers import stored_line_numbers
 from iris.cluster.logs.reading.numbered_lines import Point, Points
 from iris.cluster.logs.reading.query import EVERYTHING, LogFilter, parse_filter
 from iris.cluster.logs.reading.tail import Selection, TailStart, find_tail
 from iris.cluster.logs.records import SOURCES, Source
-from iris.cluster.logs.writer import LogWriter
 from iris.counts import word_for
 from iris.rpc import cluster_pb2
 from iris.rpc.serving.steps import Steps, finish

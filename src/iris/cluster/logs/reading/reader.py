@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Literal, NamedTuple
 
 from iris.cluster.logs.checksum import crc32
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.gap_reasons import DAMAGED, LOST_WITH_WORKER, NOT_ON_DISK, GapReasons
 from iris.cluster.logs.reading.segment_file import LAST_SOURCE, MAGIC_WORD, SegmentFile, measure_gap
 from iris.cluster.logs.records import BEGINNING, CHECKED_AT, HEADER, SOURCES, Offsets, encode_gap
 from iris.cluster.logs.segments import RecordBoundary, list_segments, read_end, read_written, segment_size
-from iris.cluster.logs.writer import LogWriter
 
 
 class Chunk(NamedTuple):

@@ -7,12 +7,12 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.line_index import CHUNK_BYTES, Extent, Gap, LineBlock, LineScanner
 from iris.cluster.logs.reading.line_numbers import LineNumbers
 from iris.cluster.logs.reading.numbered_lines import Point, Points
 from iris.cluster.logs.reading.query import LogFilter
 from iris.cluster.logs.records import BEGINNING, Offsets
-from iris.cluster.logs.writer import LogWriter
 
 
 class TailStart(NamedTuple):

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.gap_reasons import WORKER_KILLED
 from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.reading.scan_threads import LogScans
 from iris.cluster.logs.records import Offsets
-from iris.cluster.logs.writer import LogWriter
 from iris.rpc import cluster_pb2
 from iris.system.event_loop import open_file_limit
 

@@ -9,7 +9,7 @@ import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from iris.cluster.logs.writer import LogWriter
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.types import is_task_finished, state_name
 from iris.cluster.worker.attempt.announcement import Announcement
 from iris.cluster.worker.limits.enforcement import AttemptEnforcer, LimitExceeded

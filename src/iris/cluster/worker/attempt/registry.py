@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Collection, Coroutine, Iterator
 from pathlib import Path
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.segments import has_log, is_away
-from iris.cluster.logs.writer import LogWriter
 from iris.cluster.types import make_task_id, parse_task_id
 from iris.cluster.worker.attempt.attempt_record import Attempt, AttemptKey
 from iris.cluster.worker.metrics.attempt_tally import AttemptTally

@@ -24,9 +24,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.segments import END, RecordBoundary, encode_end, list_segments
 from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED
-from iris.cluster.logs.writer import LogWriter
 from iris.cluster.worker.attempt.attempt_record import Attempt
 from iris.cluster.worker.controller_link.connection import ControllerConnection
 from iris.cluster.worker.paths import AttemptDir, WorkerDir

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from iris.cluster.logs.writer import LogWriter
+from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.types import state_name
 from iris.metrics.tallies import Counts
 

@@ -10,7 +10,7 @@ import sys
 import termios
 from collections.abc import Callable
 
-from iris.cluster.logs.writer import Source
+from iris.cluster.logs.log_writer import Source
 
 _READ_BYTES = 256 * 1024
 # A large pipe buffers bursts of output. With a small pipe, a task would have to wait while the worker's event loop is
