@@ -14,7 +14,7 @@ from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.jobs.task import RUNNING, SUCCEEDED, AttemptEnd, Stop, TaskAttempt, WorkerIdentity
 from iris.cluster.controller.logs.keeper import Keeping, LogKeeper
 from iris.cluster.controller.logs.remote_store import LogLocation
-from iris.cluster.controller.logs.retention import Retention
+from iris.cluster.controller.logs.removal.retention import Retention
 from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.folded.reading import FoldedSegment, find_folded, folded_segments
 from iris.cluster.logs.log_writer import LogWriter

@@ -360,7 +360,7 @@ async def _keeping(config: ClusterConfig, directory: Path) -> Keeping:
     """
     from iris.cluster.controller.logs.keeper import Keeping
     from iris.cluster.controller.logs.remote_store import LogLocation
-    from iris.cluster.controller.logs.retention import Retention
+    from iris.cluster.controller.logs.removal.retention import Retention
     from iris.cluster.controller.outputs.output_store import OutputKeeping
     from iris.cluster.logs.directories import LogDirectories
 

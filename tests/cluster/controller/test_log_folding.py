@@ -17,7 +17,7 @@ from support.log_keeping import WORKER, KeptLogs, Read, files, read
 
 from iris.cluster.controller.logs.folding import MAX_FOLDED_BYTES
 from iris.cluster.controller.logs.receive import Piece
-from iris.cluster.controller.logs.retention import Retention
+from iris.cluster.controller.logs.removal.retention import Retention
 from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.line_pages import fetch_page_steps
 from iris.cluster.logs.reading.reader import LogReader

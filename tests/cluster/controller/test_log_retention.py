@@ -7,7 +7,7 @@ import random
 import pytest
 from support.seeds import for_each_seed
 
-from iris.cluster.controller.logs.retention import Found, Known, Removal, Retention, choose
+from iris.cluster.controller.logs.removal.retention import Found, Known, Removal, Retention, choose
 
 NOW = 1_000_000
 ALL = Retention()

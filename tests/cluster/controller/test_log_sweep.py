@@ -12,7 +12,7 @@ import pytest
 from support.log_keeping import KeptLogs, Read, files
 from support.odd_files import OddFileSystem, odd_files
 
-from iris.cluster.controller.logs.retention import Retention
+from iris.cluster.controller.logs.removal.retention import Retention
 from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.segments import list_segments, read_end, write_written
 

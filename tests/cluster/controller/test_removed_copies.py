@@ -11,8 +11,8 @@ import pytest
 from support.log_keeping import KeptLogs, Read, files
 from support.odd_files import OddFileSystem, odd_files
 
-from iris.cluster.controller.logs.removed_copies import REMOVED_WITH_JOB
-from iris.cluster.controller.logs.retention import Retention
+from iris.cluster.controller.logs.removal.removed_copies import REMOVED_WITH_JOB
+from iris.cluster.controller.logs.removal.retention import Retention
 from iris.cluster.logs.segments import list_segments
 from iris.errors import UnavailableError
 

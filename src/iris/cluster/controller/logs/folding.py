@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from iris.cluster.controller.logs.retention import Found, Known
+from iris.cluster.controller.logs.removal.retention import Found, Known
 from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.folded.database import SCHEMA, reported_as_os_error
 from iris.cluster.logs.folded.database_name import DATABASE_NAME

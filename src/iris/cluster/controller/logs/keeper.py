@@ -27,8 +27,8 @@ from iris.cluster.controller.logs.folding import OLD, FoldedLogs
 from iris.cluster.controller.logs.logged_attempts import LoggedAttempts, stored_as
 from iris.cluster.controller.logs.receive import Piece, UploadedLog, UploadedLogs
 from iris.cluster.controller.logs.remote_store import LogLocation
-from iris.cluster.controller.logs.removed_copies import RemovedCopies
-from iris.cluster.controller.logs.retention import Retention
+from iris.cluster.controller.logs.removal.removed_copies import RemovedCopies
+from iris.cluster.controller.logs.removal.retention import Retention
 from iris.cluster.controller.logs.sweep import LogClaims, LogSweep, fetch_log
 from iris.cluster.controller.outputs.output_store import OutputKeeping
 from iris.cluster.logs.directories import LogDirectories

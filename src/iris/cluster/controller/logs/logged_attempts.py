@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
-from iris.cluster.controller.logs.retention import Known
+from iris.cluster.controller.logs.removal.retention import Known
 from iris.cluster.logs.directories import LogDirectories, task_folder
 from iris.cluster.types import make_task_id
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from iris.cluster.controller.logs.folding import MAX_FOLDED_BYTES, STORED, Foldable, FoldedLogs
 from iris.cluster.controller.logs.logged_attempts import LoggedAttempts
 from iris.cluster.controller.logs.remote_store import LogLocation
-from iris.cluster.controller.logs.retention import Found, Known, Removal, Retention, choose
+from iris.cluster.controller.logs.removal.retention import Found, Known, Removal, Retention, choose
 from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.folded.reading import find_folded
 from iris.cluster.logs.reading.reader import LogReader
