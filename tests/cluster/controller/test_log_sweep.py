@@ -278,10 +278,10 @@ async def test_log_copied_during_the_removal_of_its_job_does_not_stay_at_the_log
     record = logs.jobs["gone"]
 
     async def remove() -> None:
-        async with logs.keeper.removal([record]):
-            async with logs.keeper.copies_removed([record]):
+        async with logs.keeper.job_log_removal.without_sweeps([record]):
+            async with logs.keeper.job_log_removal.copies_removed([record]):
                 pass
-            await logs.keeper.remove_jobs([record])
+            await logs.keeper.job_log_removal.remove([record])
 
     OddFileSystem.go_on.clear()
     sweep = asyncio.create_task(logs.keeper.sweep())
@@ -297,7 +297,10 @@ async def test_log_copied_during_the_removal_of_its_job_does_not_stay_at_the_log
 async def test_log_sweep_does_not_copy_the_log_of_a_job_that_is_being_removed(tmp_path: Path) -> None:
     logs = KeptLogs(tmp_path)
     logs.add_ended("refused", b"all of it\n")
-    async with logs.keeper.removal([logs.jobs["refused"]]), logs.keeper.copies_removed([logs.jobs["refused"]]):
+    async with (
+        logs.keeper.job_log_removal.without_sweeps([logs.jobs["refused"]]),
+        logs.keeper.job_log_removal.copies_removed([logs.jobs["refused"]]),
+    ):
         await logs.keeper.sweep()
         assert not logs.there.exists()
     await logs.keeper.sweep()  # For example, another log of the job could not be removed.

@@ -45,10 +45,10 @@ def stored(logs: KeptLogs, name: str) -> dict[str, bytes]:
 async def remove(logs: KeptLogs, *names: str) -> None:
     """Remove the logs of jobs in the same way as the removal of the jobs."""
     records = [logs.jobs[name] for name in names]
-    async with logs.keeper.removal(records):
-        async with logs.keeper.copies_removed(records):
+    async with logs.keeper.job_log_removal.without_sweeps(records):
+        async with logs.keeper.job_log_removal.copies_removed(records):
             pass
-        await logs.keeper.remove_jobs(records)
+        await logs.keeper.job_log_removal.remove(records)
 
 
 async def remove_in_several_tries(logs: KeptLogs, *names: str) -> None:
@@ -66,7 +66,7 @@ async def remove_in_several_tries(logs: KeptLogs, *names: str) -> None:
 async def remove_copies_and_fail(logs: KeptLogs, name: str) -> None:
     """Remove the copies of the logs of a job. The job itself cannot be removed afterwards."""
     records = [logs.jobs[name]]
-    async with logs.keeper.removal(records), logs.keeper.copies_removed(records):
+    async with logs.keeper.job_log_removal.without_sweeps(records), logs.keeper.job_log_removal.copies_removed(records):
         assert not stored(logs, name)
         raise OSError("the disk is full")
 

@@ -266,7 +266,7 @@ class Controller:
             self._store,
             self._stored_jobs,
             self.saver,
-            self._log_keeper,
+            None if self._log_keeper is None else self._log_keeper.job_log_removal,
             self.fleet,
             self._background,
             unused,

@@ -15,18 +15,18 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from iris.cluster.controller.background import BackgroundTasks
-from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.logs.folding import OLD, FoldedLogs
 from iris.cluster.controller.logs.logged_attempts import LoggedAttempts, stored_as
 from iris.cluster.controller.logs.receive import Piece, UploadedLog, UploadedLogs
 from iris.cluster.controller.logs.remote_store import LogLocation
+from iris.cluster.controller.logs.removal.job_log_removal import JobLogRemoval
 from iris.cluster.controller.logs.removal.removed_copies import RemovedCopies
 from iris.cluster.controller.logs.removal.retention import Retention
 from iris.cluster.controller.logs.sweep import LogClaims, LogSweep, fetch_log
@@ -84,6 +84,9 @@ class LogKeeper:
         keeping: The settings of the log keeper.
         jobs: The table of all jobs of the cluster.
         on_uploaded: A function that is called on the event loop with each log that was uploaded completely.
+
+    Attributes:
+        job_log_removal: The object that removes the logs of ended jobs.
     """
 
     def __init__(
@@ -101,13 +104,16 @@ class LogKeeper:
         )
         self._pieces = UploadedLogs(self._folded.unfold)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="log-pieces")
-        self._copies = RemovedCopies(
+        copies = RemovedCopies(
             keeping.directories.root,
             self._folded,
             keeping.location,
             self._claims,
             self._writing,
             keeping.location_patience_s,
+        )
+        self.job_log_removal = JobLogRemoval(
+            keeping.directories, self._folded, self._claims, copies, self._writing, self._forget_use
         )
         # The directories of tasks that existed when this process started.
         self._earlier: set[str] = set()
@@ -299,63 +305,9 @@ class LogKeeper:
         except OSError as error:
             _log.warning("the folded logs of an earlier job with the same name cannot be removed: %s", error)
 
-    @contextlib.asynccontextmanager
-    async def removal(self, records: Sequence[JobRecord]) -> AsyncIterator[None]:
-        """Return a context manager for the removal of ended jobs. Inside the context, no sweep changes their logs. If a
-        sweep copied a log after the removal of the copies, the copy would stay at the log location forever.
-
-        Raises:
-            UnavailableError: A sweep copies a log of the jobs, and the log location does not answer.
-        """
-        names = [name for record in records for name in self._names(record)]
-        with self._claims.excluding(names):
-            await self._copies.until_unused(names)
-            yield
-
-    @contextlib.asynccontextmanager
-    async def copies_removed(self, records: Sequence[JobRecord]) -> AsyncIterator[None]:
-        """Return a context manager that removes the logs of ended jobs from the log location at its beginning. If the
-        context ends with an exception, the jobs stay, and their remaining logs can still be read. Use this context
-        inside of the context of `removal`.
-
-        Raises:
-            UnavailableError: The log location cannot be reached now.
-        """
-        if self._keeping.location is None:
-            yield
-            return
-        names = {name: stored_as(name, record) for record in records for name in self._names(record)}
-        async with self._copies.removed(names):
-            yield
-
-    async def remove_jobs(self, records: Sequence[JobRecord]) -> None:
-        """Remove the logs of ended jobs from this machine. An error is logged, because the jobs are already removed."""
-        names = [name for record in records for name in self._names(record)]
-        self._claims.forget(names)
+    def _forget_use(self, names: Iterable[str]) -> None:
         for name in names:
             self._used_ms.pop(name, None)
-        tasks = [task for record in records for task in record.job.tasks if task.attempts]
-        folders = [self._directories.task(task.task_id) for task in tasks]
-
-        def remove() -> None:
-            for folder in folders:
-                old = self._directories.root / f"{OLD}{secrets.token_hex(8)}"
-                with contextlib.suppress(FileNotFoundError):
-                    folder.rename(old)
-                    shutil.rmtree(old, ignore_errors=True)
-            self._folded.remove_tasks([folder.name for folder in folders])
-            self._folded.give_back_space()
-
-        try:
-            # The thread that writes uploaded parts also removes the logs, so that no part arrives during the removal.
-            await asyncio.get_running_loop().run_in_executor(self._writing, remove)
-        except OSError as error:
-            _log.warning("logs of removed jobs stay on this machine: %s", error)
-
-    def _names(self, record: JobRecord) -> Iterator[str]:
-        for task in record.job.tasks:
-            for attempt in task.attempts:
-                yield self._directories.name(task.task_id, attempt.attempt_id)
 
     async def sweep(self) -> None:
         """Copy complete logs to the log location, and remove the logs that the retention rules choose."""

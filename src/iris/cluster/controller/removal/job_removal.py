@@ -23,7 +23,7 @@ from typing import TypeVar
 from iris.cluster.controller.background import BackgroundTasks
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
-from iris.cluster.controller.logs.keeper import LogKeeper
+from iris.cluster.controller.logs.removal.job_log_removal import JobLogRemoval
 from iris.cluster.controller.outputs.output_store import OutputStore
 from iris.cluster.controller.removal.unused_workspaces import UnusedWorkspaces
 from iris.cluster.controller.storage.contents import reading as contents
@@ -72,7 +72,7 @@ class JobRemoval:
         store: The database of the controller.
         stored_jobs: The object that reads ended jobs from the database, in its own threads.
         saver: The object that removes the jobs from the database.
-        keeper: The object that keeps logs on the controller; None if no logs are kept.
+        job_logs: The object that removes the logs of jobs; None if no logs are kept.
         fleet: The object that knows all workers of the cluster.
         background: The object that runs the calls to workers, and requested removals.
         workspaces: The object that removes the workspaces that no job uses any more.
@@ -92,7 +92,7 @@ class JobRemoval:
         store: Store,
         stored_jobs: StoredJobs,
         saver: Saver,
-        keeper: LogKeeper | None,
+        job_logs: JobLogRemoval | None,
         fleet: Fleet,
         background: BackgroundTasks,
         workspaces: UnusedWorkspaces,
@@ -107,7 +107,7 @@ class JobRemoval:
         self._store = store
         self._stored_jobs = stored_jobs
         self._saver = saver
-        self._keeper = keeper
+        self._job_logs = job_logs
         self._fleet = fleet
         self._background = background
         self._workspaces = workspaces
@@ -239,8 +239,8 @@ class JobRemoval:
         job_ids = [one.job_id for one in records]
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(self._jobs.being_removed(job_ids))
-            if self._keeper is not None:
-                await stack.enter_async_context(self._keeper.removal(records))
+            if self._job_logs is not None:
+                await stack.enter_async_context(self._job_logs.without_sweeps(records))
             async with self._copies_removed(records):
                 self.first_round = max(self.first_round, *(one.job.rounds for one in records))
                 await self._saver.write_once(partial(_remove_rows, records=records, request_id=request_id))
@@ -249,8 +249,8 @@ class JobRemoval:
                 for notify in self._on_removed:
                     notify(one)
                 log_event(_log, "job.removed", job_id=one.job_id, owner=one.job.owner)
-            if self._keeper is not None:
-                await self._keeper.remove_jobs(records)
+            if self._job_logs is not None:
+                await self._job_logs.remove(records)
             if self._outputs is not None:
                 await self._outputs.remove_jobs(records)
             unused = await self._read(contents.unused_bundles)
@@ -260,7 +260,7 @@ class JobRemoval:
         return job_ids
 
     def _copies_removed(self, records: Sequence[JobRecord]) -> contextlib.AbstractAsyncContextManager[None]:
-        return contextlib.nullcontext() if self._keeper is None else self._keeper.copies_removed(records)
+        return contextlib.nullcontext() if self._job_logs is None else self._job_logs.copies_removed(records)
 
     async def _descendants(self, record: JobRecord) -> list[JobRecord]:
         found = []

@@ -1,0 +1,106 @@
+"""Removes the logs of ended jobs when the jobs are removed. The logs are on the controller's machine, and the log
+location may have copies of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.logs.folding import OLD, FoldedLogs
+from iris.cluster.controller.logs.logged_attempts import stored_as
+from iris.cluster.controller.logs.removal.removed_copies import RemovedCopies
+from iris.cluster.controller.logs.sweep import LogClaims
+from iris.cluster.logs.directories import LogDirectories
+
+_log = logging.getLogger(__name__)
+
+
+class JobLogRemoval:
+    """Removes the logs of ended jobs. A removal has three steps, in this order: `without_sweeps`, `copies_removed` and
+    `remove`.
+
+    Args:
+        directories: The log directories on this machine.
+        folded: The folded logs.
+        claims: The logs that a sweep may change.
+        copies: The object that removes copies from the log location.
+        writing: The thread that writes uploaded parts of logs.
+        on_removed: A function that is called with the names of the logs when they are removed.
+    """
+
+    def __init__(
+        self,
+        directories: LogDirectories,
+        folded: FoldedLogs,
+        claims: LogClaims,
+        copies: RemovedCopies,
+        writing: Executor,
+        on_removed: Callable[[Iterable[str]], None],
+    ) -> None:
+        self._directories = directories
+        self._folded = folded
+        self._claims = claims
+        self._copies = copies
+        self._writing = writing
+        self._on_removed = on_removed
+
+    @contextlib.asynccontextmanager
+    async def without_sweeps(self, records: Sequence[JobRecord]) -> AsyncIterator[None]:
+        """Return a context manager for the removal of ended jobs. Inside the context, no sweep changes their logs. If a
+        sweep copied a log after the removal of the copies, the copy would stay at the log location forever.
+
+        Raises:
+            UnavailableError: A sweep copies a log of the jobs, and the log location does not answer.
+        """
+        names = [name for record in records for name in self._names(record)]
+        with self._claims.excluding(names):
+            await self._copies.until_unused(names)
+            yield
+
+    @contextlib.asynccontextmanager
+    async def copies_removed(self, records: Sequence[JobRecord]) -> AsyncIterator[None]:
+        """Return a context manager that removes the logs of ended jobs from the log location at its beginning. If the
+        context ends with an exception, the jobs stay, and their remaining logs can still be read. Use this context
+        inside of the context of `without_sweeps`.
+
+        Raises:
+            UnavailableError: The log location cannot be reached now.
+        """
+        names = {name: stored_as(name, record) for record in records for name in self._names(record)}
+        async with self._copies.removed(names):
+            yield
+
+    async def remove(self, records: Sequence[JobRecord]) -> None:
+        """Remove the logs of ended jobs from this machine. An error is logged, because the jobs are already removed."""
+        names = [name for record in records for name in self._names(record)]
+        self._claims.forget(names)
+        self._on_removed(names)
+        tasks = [task for record in records for task in record.job.tasks if task.attempts]
+        folders = [self._directories.task(task.task_id) for task in tasks]
+
+        def remove() -> None:
+            for folder in folders:
+                old = self._directories.root / f"{OLD}{secrets.token_hex(8)}"
+                with contextlib.suppress(FileNotFoundError):
+                    folder.rename(old)
+                    shutil.rmtree(old, ignore_errors=True)
+            self._folded.remove_tasks([folder.name for folder in folders])
+            self._folded.give_back_space()
+
+        try:
+            # The thread that writes uploaded parts also removes the logs, so that no part arrives during the removal.
+            await asyncio.get_running_loop().run_in_executor(self._writing, remove)
+        except OSError as error:
+            _log.warning("logs of removed jobs stay on this machine: %s", error)
+
+    def _names(self, record: JobRecord) -> Iterator[str]:
+        for task in record.job.tasks:
+            for attempt in task.attempts:
+                yield self._directories.name(task.task_id, attempt.attempt_id)
