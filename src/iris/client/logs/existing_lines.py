@@ -159,7 +159,8 @@ class ExistingLines:
     ) -> ItemOperation[Batch, cluster_pb2.LogEnd | None]:
         """Yield the existing log entries of one attempt, and return the end of its log.
 
-        If the log cannot be read, this method tries again or returns None. After None, `future_lines.py` reads the log.
+        If the log cannot be read, this method tries again or returns None. After None, `following/future_lines.py`
+        reads the log.
         """
         state, routes = self._state, self._state.routes
         outage = ReadOutage(self._options, f"task {index}, attempt {attempt.attempt_id}")
@@ -225,8 +226,8 @@ class ExistingLines:
                     return True, chunk.end
 
     def _is_left_to_follow(self, attempt: cluster_pb2.TaskAttempt, error: Exception) -> bool:
-        """Return whether `future_lines.py` must read the log of an attempt, because the log cannot be read now. The
-        existing lines of the other tasks are then read first.
+        """Return whether `following/future_lines.py` must read the log of an attempt, because the log cannot be
+        read now. The existing lines of the other tasks are then read first.
         """
         has_second_stage = self._options.follow and time.monotonic() < self._options.follow_until
         if not has_second_stage and not self._state.is_closed:

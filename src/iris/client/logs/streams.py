@@ -2,7 +2,7 @@
 
 A stream has two stages. Each stage starts at exact offsets, never at a time:
 1. `existing_lines.py` reads the lines that exist now, merged by time if several tasks are read.
-2. With `follow`, `future_lines.py` reads the future lines until all tasks have ended.
+2. With `follow`, `following/future_lines.py` reads the future lines until all tasks have ended.
 
 After a lost connection, both stages of a stream continue with the first byte that has not arrived yet.
 """
@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from typing import Any, Self
 
 from iris.client.logs.existing_lines import Batch, ExistingLines
-from iris.client.logs.future_lines import FutureLines
+from iris.client.logs.following.future_lines import FutureLines
 from iris.client.logs.read_options import ReadOptions
 from iris.client.logs.read_state import Items, LineLimit, ReadState
 from iris.cluster.client.operations.steps import ItemOperation

@@ -2,7 +2,7 @@
 everything was read.
 
 `Follow` is pure: a driver reports events with the current time, and carries out the instructions that `Follow` returns.
-There are two drivers, one with threads (`iris.client.logs.thread_driver`) and one with asyncio
+There are two drivers, one with threads (`iris.client.logs.following.thread_driver`) and one with asyncio
 (`iris.cluster.logs.asyncio_driver`). The rules are:
 1. `Progress` decides which attempts are read. The driver opens one stream for all attempts on the same server.
 2. The driver reports each chunk of a log message. `Follow` delivers the chunk to the reader, and notes where it ends.

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 
-from iris.client.logs.follow_reader import FollowReader, Server, new_follow, stream_request
+from iris.client.logs.following.follow_reader import FollowReader, Server, new_follow, stream_request
 from iris.client.logs.read_state import Items, ReadState
 from iris.cluster.client.aio.connection import AsyncClusterConnection
 from iris.cluster.client.operations.logs import stream_task_logs

@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from iris.client.logs.follow_reader import FollowReader, Server, new_follow, stream_request
+from iris.client.logs.following.follow_reader import FollowReader, Server, new_follow, stream_request
+from iris.client.logs.following.thread_driver import OpenStream, Silence, ThreadDriver
 from iris.client.logs.read_state import Items, ReadState
-from iris.client.logs.thread_driver import OpenStream, Silence, ThreadDriver
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.logs.follow_events import Instruction, Read, TasksChanged, Worker
 from iris.errors import UnavailableError
