@@ -13,7 +13,8 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 
-from iris.client.logs.following.follow_reader import FollowReader, Server, new_follow, stream_request
+from iris.client.logs.following.follow_reader import FollowReader, new_follow
+from iris.client.logs.following.resume_request import Server, resume_request
 from iris.client.logs.read_state import Items, ReadState
 from iris.cluster.client.aio.connection import AsyncClusterConnection
 from iris.cluster.client.operations.logs import stream_task_logs
@@ -100,7 +101,7 @@ class _ClientServers:
         return False
 
     def open(self, server: Server, reads: Sequence[Read]) -> AsyncGenerator[cluster_pb2.StreamTaskLogsResponse]:
-        request = stream_request(self._state, server, reads)
+        request = resume_request(self._state, server, reads)
         return self._connection.messages(stream_task_logs(request, server[0]))
 
 

@@ -4,7 +4,7 @@ use this module."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 
@@ -12,7 +12,6 @@ from iris.client.logs.read_outage import OutageNotice, new_pauses, retry_rules
 from iris.client.logs.read_state import Items, ReadState, is_final
 from iris.cluster.client.operations.jobs import get_task_status
 from iris.cluster.client.operations.steps import ItemOperation
-from iris.cluster.logs.cursor import to_message
 from iris.cluster.logs.follow import Follow, FollowRules
 from iris.cluster.logs.follow_events import (
     AttemptAbandoned,
@@ -21,20 +20,14 @@ from iris.cluster.logs.follow_events import (
     Fail,
     GiveUp,
     Instruction,
-    Read,
     ReadElsewhere,
     Retry,
     StreamId,
     TasksChanged,
-    Worker,
 )
 from iris.cluster.logs.progress import NextAttempt, NoAttempt
 from iris.errors import DeadlineExceededError, UnavailableError
 from iris.rpc import cluster_pb2
-
-# A server from which a log is read. The first item is the worker, or None for the controller. The second item says
-# whether the client, and not the server, skips the log lines that are older than `start_ms`.
-Server = tuple[Worker | None, bool]
 
 
 class Engine(Protocol):
@@ -56,14 +49,6 @@ def new_follow(state: ReadState) -> Follow:
         has_other_server=state.routes.has_other_server,
     )
     return Follow(state.positions(), rules, new_pauses)
-
-
-def stream_request(state: ReadState, server: Server, reads: Sequence[Read]) -> cluster_pb2.StreamTaskLogsRequest:
-    """Return the request for the stream that reads several attempts from one server."""
-    positions = [
-        to_message(read.task_index, state.reader(read.task_index, read.attempt.attempt_id).received) for read in reads
-    ]
-    return state.request(positions, follow=True, without_start_time=server[1])
 
 
 class FollowReader:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from iris.client.logs.following.follow_reader import FollowReader, Server, new_follow, stream_request
+from iris.client.logs.following.follow_reader import FollowReader, new_follow
+from iris.client.logs.following.resume_request import Server, resume_request
 from iris.client.logs.following.thread_driver import OpenStream, Silence, ThreadDriver
 from iris.client.logs.read_state import Items, ReadState
 from iris.cluster.client.remote_client import RemoteClusterClient
@@ -94,7 +95,7 @@ class _ClientServers:
         return server[0]
 
     def opener(self, server: Server, reads: Sequence[Read]) -> OpenStream:
-        request = stream_request(self._state, server, reads)
+        request = resume_request(self._state, server, reads)
         return lambda handle: self._cluster.stream_task_logs(request, server[0], handle)
 
     def watch(
