@@ -5,7 +5,9 @@ everything was read.
 There are two drivers, one with threads (`iris.client.logs.following.thread_driver`) and one with asyncio
 (`iris.cluster.logs.asyncio_driver`). The rules are:
 1. `Progress` decides which attempts are read. The driver opens one stream for all attempts on the same server.
-2. The driver reports each chunk of a log message. `Follow` delivers the chunk to the reader, and notes where it ends.
+2. The driver reports each chunk of a log message, and `Follow` delivers the chunk to the reader. The reader, and not
+   `Follow`, notes where the chunk ends. A client opens each stream at the first byte that the reader has not received
+   (`client/logs/following/resume_request.py`). The controller's relay opens each stream at `Read.position`.
 3. A stream that breaks is opened again after a pause. A reader that cannot resume (`FollowRules.resumes`) and has
    already received data from the stream gets an `Interrupted` instruction instead.
 4. A stream from a lost worker is closed when it has been silent for `LOST_WORKER_SILENCE_S`, because a machine that

@@ -133,7 +133,16 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """An instruction: the driver must open a stream that reads an attempt, and report `StreamOpened` or `NoServer`."""
+    """An instruction: the driver must open a stream that reads an attempt, and report `StreamOpened` or `NoServer`.
+
+    Attributes:
+        task_index: The index of the task.
+        attempt: The attempt to read, as the controller described it last.
+        position: The position at which the reader begins to read the attempt: the requested position for its first
+            attempt, and the beginning of the log for each later attempt. The position stays the same when chunks
+            arrive. Only the controller's relay uses the position, because the relay cannot resume a broken stream.
+            Other readers know how far they have read, and open a stream there.
+    """
 
     task_index: int
     attempt: cluster_pb2.TaskAttempt

@@ -100,7 +100,7 @@ class AttemptDir:
 
     @property
     def failure_code(self) -> Path:
-        """The file that contains why a callable failed, as a code (see failure_codes.py)."""
+        """The file that contains why a callable failed, as the name of a `FailureCode`."""
         return self.path / "result.code"
 
     @property

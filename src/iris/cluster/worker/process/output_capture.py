@@ -1,4 +1,6 @@
-"""Captures the output of an attempt: reads the pipes of its stdout and stderr on the event loop."""
+"""Captures the output of an attempt: reads the pipes of its stdout and stderr on the event loop. `AttemptRunner` passes
+the bytes of each read to `LogWriter.append`, which appends them to the log of the attempt as one record.
+"""
 
 from __future__ import annotations
 
