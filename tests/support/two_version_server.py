@@ -11,8 +11,6 @@ import struct
 import threading
 from typing import Any
 
-import hypercorn.asyncio
-import hypercorn.config
 from support.certificates import Certificate
 
 from iris.rpc import cluster_pb2
@@ -35,6 +33,9 @@ class TwoVersionServer:
     """
 
     def __init__(self, certificate: Certificate | None = None, versions: tuple[str, ...] = ("h2", "http/1.1")) -> None:
+        # Loading hypercorn takes long. Therefore collecting the tests does not load hypercorn.
+        import hypercorn.config
+
         listener = bind("127.0.0.1", 0)
         self.address = address_of(listener).replace("http:", "https:" if certificate else "http:")
         self.requests: list[tuple[str, int]] = []
@@ -55,6 +56,8 @@ class TwoVersionServer:
         self._thread.join()
 
     def _run(self) -> None:
+        import hypercorn.asyncio
+
         asyncio.set_event_loop(self._loop)
         serving = hypercorn.asyncio.serve(self._application, self._config, shutdown_trigger=self._stop.wait)  # type: ignore[arg-type]
         self._loop.run_until_complete(serving)
