@@ -78,7 +78,7 @@ def test_following_the_logs_of_all_tasks_continues_with_the_next_token(shared_cl
     assert source.asked >= 2
 
 
-def test_wait_continues_with_the_next_token(shared_cluster: LocalServer) -> None:
+def test_wait_for_a_job_continues_with_the_next_token(shared_cluster: LocalServer) -> None:
     source = Source()
     with IrisClient.remote(shared_cluster.address, token=source) as client:
         job = client.run(["sleep", "3"])

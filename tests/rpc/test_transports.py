@@ -145,7 +145,7 @@ def test_many_streams_that_are_closed_early_leave_the_client_usable(caller: Call
     wait_until(lambda: server.waiting == 0)
 
 
-def test_close_ends_a_blocked_call_of_another_thread(caller: Caller, server: TwoVersionServer) -> None:
+def test_closing_a_transport_ends_a_blocked_call_of_another_thread(caller: Caller, server: TwoVersionServer) -> None:
     thread, ends = in_thread(caller.call_without_answer)
     wait_until(lambda: server.waiting == 1)
     caller.transport.close()
@@ -153,7 +153,7 @@ def test_close_ends_a_blocked_call_of_another_thread(caller: Caller, server: Two
     assert [type(end) for end in ends] == [ClientClosedError]
 
 
-def test_close_ends_a_stream_of_another_thread(caller: Caller, server: TwoVersionServer) -> None:
+def test_closing_a_transport_ends_a_stream_of_another_thread(caller: Caller, server: TwoVersionServer) -> None:
     thread, ends = in_thread(lambda: list(caller.watch()))
     wait_until(lambda: server.waiting == 1)
     caller.transport.close()

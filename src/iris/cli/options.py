@@ -42,7 +42,7 @@ _CONTEXT_KEY = "iris.context"
 def address_option(command: Command) -> Command:
     """Add the options `--address` and `--context`, which may also stand before the command.
 
-    The command gets only the address as an argument. `given_context` returns the context.
+    A command with these options gets only the address as an argument. `given_context` returns the context.
     """
 
     def or_of_the_group(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -165,7 +165,8 @@ def _with_option_names(text: str, command: click.Command) -> str:
 class ChoiceList(click.Choice[Any]):
     """The type of an option that accepts one or several of a fixed set of words, separated by commas.
 
-    The value is a tuple of the words. An option that may be given several times needs the callback `joined_choices`.
+    The value of such an option is a tuple of words. An option that may be given several times needs the callback
+    `joined_choices`.
     """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:

@@ -24,7 +24,7 @@ from iris.terminal.screen import Screen
 def print_task(cluster: RemoteClusterClient, job_id: str, task_index: int, options: ReadOptions) -> None:
     """Print the lines of a task as they arrive, as `[task-2:stdout] message`.
 
-    The function returns when the task has ended, or at `options.until`. On a terminal, partial lines and moving
+    `print_task` returns when the task has ended, or at `options.until`. On a terminal, partial lines and moving
     progress bars are shown. Otherwise only whole lines are printed.
 
     Raises:

@@ -109,7 +109,8 @@ def _start_all(servers: Sequence[HttpServer]) -> None:
 
 
 class _LoadingApplication:
-    """An ASGI application that answers each call with UNAVAILABLE and the progress."""
+    """An ASGI application that answers each call with the error UNAVAILABLE, whose text contains the progress of the
+    loading."""
 
     def __init__(self, loading: Loading) -> None:
         self._loading = loading

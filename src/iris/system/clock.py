@@ -51,9 +51,9 @@ def boot_ms() -> int:
 def now_for_ages_ms() -> int:
     """Return the time now, in ms since the epoch, for computing the ages of files that are deleted by age.
 
-    The result is the earlier of two times: the wall clock, and the wall clock without its steps since `keep_ages_in`
-    was called. Therefore a step forward of the wall clock makes no file old at once. After a step back, files are
-    deleted late, which does no harm.
+    The returned time is the earlier of two times: the wall clock, and the wall clock without its steps since
+    `keep_ages_in` was called. Therefore a step forward of the wall clock makes no file old at once. After a step back,
+    files are deleted late, which does no harm.
     """
     return min(now_ms(), _anchor.wall_at_boot_ms + boot_ms())
 

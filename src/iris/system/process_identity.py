@@ -74,8 +74,8 @@ def _has_row(words: Sequence[str], row: Sequence[str]) -> bool:
 def own_place() -> str:
     """Return a text that is equal for two processes that see the same files as the same user.
 
-    The text consists of the id of the machine's boot, the mount namespace of this process, and the user. If the system
-    does not provide these facts, the text is empty.
+    The returned text consists of the id of the machine's boot, the mount namespace of this process, and the user. If
+    the system does not provide these facts, the text is empty.
     """
     boot = boot_id()
     try:

@@ -68,7 +68,7 @@ class Asset:
 
     @cached_property
     def etag(self) -> bytes:
-        """The value of the header `etag`. The value is weak, because it is the same with and without compression."""
+        """The value of the header `etag`. The tag is weak, because it is the same with and without compression."""
         return f'W/"{hashlib.sha256(self.data).hexdigest()[:32]}"'.encode()
 
     @cached_property

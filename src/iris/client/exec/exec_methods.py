@@ -49,10 +49,10 @@ class ExecMethods:
             result = client.exec("train-1a2b3c4d", ["nvidia-smi"], task_index=3)
             print(result.exit_code, result.stdout.decode())
 
-        The command has the directory, the environment, the limits and the user of the task's program, and ends with the
-        task's attempt. If the task does not run yet, the method waits for it. A lost connection to the controller
-        delays the command's output, but loses none of it. `open_exec` gives access to the streams while the command
-        runs.
+        A command in a task has the directory, the environment, the limits and the user of the task's program, and ends
+        with the task's attempt. If the task does not run yet, the method waits for it. A lost connection to the
+        controller delays the command's output, but loses none of it. `open_exec` gives access to the streams while the
+        command runs.
 
         Args:
             job_id: The job: its id, or a `Job`.
@@ -105,9 +105,9 @@ class ExecMethods:
                 for data in process.stdout:
                     sys.stdout.buffer.write(data)
 
-        The command has the directory, the environment, the limits and the user of the task's program, and ends with the
-        task's attempt. If the task does not run yet, the beginning of the block waits for it. `exec` runs a command
-        without input or with known input.
+        A command in a task has the directory, the environment, the limits and the user of the task's program, and ends
+        with the task's attempt. If the task does not run yet, the beginning of the block waits for it. `exec` runs a
+        command without input or with known input.
 
         Args:
             job_id: The job: its id, or a `Job`.

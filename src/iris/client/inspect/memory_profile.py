@@ -66,8 +66,8 @@ class MemoryProfile:
     def functions(self) -> list[MemoryFunction]:
         """Return the functions that held memory at the peak, and the functions that had called them.
 
-        The list has two parts. First come the functions whose `total_bytes` is at least 1 % of the peak, and then all
-        other functions. Each part is sorted by `self_bytes`, the largest first.
+        The list of functions has two parts. First come the functions whose `total_bytes` is at least 1 % of the peak,
+        and then all other functions. Each part is sorted by `self_bytes`, the largest first.
         """
         own: Counter[_Frame] = Counter()
         total: Counter[_Frame] = Counter()

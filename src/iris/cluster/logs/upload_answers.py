@@ -1,7 +1,7 @@
 """The controller's answers to a part of a log that a worker uploads.
 
-RAW The answer to an uploaded part is the position in the log at which the next part must begin, in bytes of records, or
-a negative number: `UNWANTED` or `RETRY_LATER`.
+The answer to an uploaded part is the position in the log at which the next part must begin, in bytes of records, or a
+negative number: `UNWANTED` or `RETRY_LATER`.
 """
 
 # The answer `UNWANTED` means that the controller wants nothing more of this log.

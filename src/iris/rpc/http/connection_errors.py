@@ -41,7 +41,7 @@ class NoHttp2Error(Exception):
 
 
 class GivenTransportError(Exception):
-    """The transport that the user gave failed in a way that is not a fault of the connection. A retry is useless."""
+    """An error: the user's own transport has failed, and the connection is not at fault. A retry is useless."""
 
 
 def to_connection_error(error: BaseException) -> ConnectionError:

@@ -1,8 +1,8 @@
 """Serves `/healthz` and `/readyz`, with which orchestrators and load balancers check a server by plain HTTP.
 
-Both routes need no token, and their answers contain no details. `/healthz` answers 200 while the process answers at
-all, so an orchestrator restarts only a server that hangs. `/readyz` answers 503 while the server loads its state, so a
-load balancer sends no calls there yet.
+`/healthz` and `/readyz` need no token, and their answers contain no details. `/healthz` answers 200 while the process
+answers at all, so an orchestrator restarts only a server that hangs. `/readyz` answers 503 while the server loads its
+state, so a load balancer sends no calls there yet.
 """
 
 from __future__ import annotations

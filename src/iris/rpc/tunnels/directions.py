@@ -104,7 +104,7 @@ class Outgoing:
         return dropped
 
     def rewind(self) -> None:
-        """Let `take` return everything again that was not acknowledged, because sent bytes may be lost."""
+        """Let `take` return all unacknowledged bytes again, because sent bytes may be lost."""
         self._taken = self._acknowledged
 
 

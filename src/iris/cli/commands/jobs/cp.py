@@ -62,10 +62,10 @@ _ERRORS_OF_ONE_FILE = (NotFoundError, FailedPreconditionError)
 
 
 class _Place(NamedTuple):
-    """SOURCE or DESTINATION.
+    """One argument of `iris cp`: a SOURCE or the DESTINATION.
 
     Attributes:
-        text: SOURCE or DESTINATION, as the user has typed it.
+        text: The argument, as the user has typed it.
         job: The job or task that has the files, by its name. None for a local path.
         path: The local path, or the path in the task.
     """

@@ -8,8 +8,8 @@ import asyncio
 class RelayPace:
     """Lets only one relayed message through in each turn of the event loop, whichever tunnel the message belongs to.
 
-    A relayed message occupies the loop for about a millisecond. Without this limit, a hundred tunnels that transfer
-    much data could occupy each turn of the loop for a hundred milliseconds. Every other call needs several turns, and
+    A relayed message occupies the loop for about a millisecond. If each turn of the loop relayed a message for each
+    tunnel, a hundred tunnels could occupy a turn for a hundred milliseconds. Every other call needs several turns, and
     would be slow.
     """
 

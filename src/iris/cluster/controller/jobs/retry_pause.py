@@ -55,7 +55,8 @@ def longest_pause_before(row: int, first_ms: int) -> int:
 def pause_left_ms(end_ms: int, now_ms: int, row: int, first_ms: int) -> int:
     """Return how much of a retry pause remains, in milliseconds. A negative value is the time since the pause ended.
 
-    The result is never longer than the whole pause, because the wall clock may have been set back during the pause. If
+    The remaining pause is never longer than the whole pause, because the wall clock may have been set back during the
+    pause. If
     there was no retry, the result is 0 or negative.
 
     Args:

@@ -101,7 +101,8 @@ class MachineSet:
         self._all_alive: MachineSet | None = None
 
     def updated(self, machines: Sequence[Machine]) -> MachineSet:
-        """Return the set for a new list of machines. If only the free resources have changed, return this object."""
+        """Return the `MachineSet` for a new list of machines. If only the free resources have changed, return this
+        object."""
         return self if _fixed_properties(machines) == _fixed_properties(self.machines) else MachineSet(machines)
 
     def members(self, gang: GangRequest) -> Sequence[int]:
@@ -293,7 +294,7 @@ class Reservation:
 
     Args:
         gang: The gang that has the reservation.
-        RAW free_for_gang: The capacity that is free for the gang once all gangs that arrived earlier have ended. The
+        free_for_gang: The capacity that is free for the gang once all gangs that arrived earlier have ended. The
             reservation owns and changes this object.
     """
 

@@ -30,8 +30,8 @@ async def unknown_dependency(request: LaunchJobRequest, jobs: JobTable) -> NotFo
     """Return the error for a submission that waits for an unknown job, or None if all jobs for which the new job waits
     exist.
 
-    The error is returned and not raised, because a repeated submission gets its first answer again, even if a job for
-    which the new job waits was removed meanwhile.
+    The error about an unknown job is returned and not raised, because a repeated submission gets its first answer
+    again, even if a job for which the new job waits was removed meanwhile.
     """
     try:
         for dependency in request.after:

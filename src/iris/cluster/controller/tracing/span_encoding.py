@@ -164,7 +164,7 @@ def _attributes(attributes: Attributes) -> bytes:
 def _task_index(index: int) -> bytes:
     """Return the attribute with the index of a task as an encoded field of a span.
 
-    The result is not cached, because each task of a job has another index.
+    The encoded attribute is not cached, because each task of a job has another index.
     """
     number = _INT + (_SIZES[index] if index < len(_SIZES) else _varint(index))
     attribute = _TASK_INDEX + _VALUE + _SIZES[len(number)] + number

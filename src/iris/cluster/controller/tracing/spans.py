@@ -24,7 +24,7 @@ class Trace(NamedTuple):
 class Span(NamedTuple):
     """A span that has ended.
 
-    The class is a named tuple, because an attempt has five spans and a tuple is the cheapest object.
+    A span is a named tuple, because an attempt has five spans and a tuple is the cheapest object.
 
     Attributes:
         trace: The trace to which the span belongs.

@@ -210,7 +210,8 @@ class FilteredReader:
         return b"".join(marks)
 
     def _chosen(self, offsets: Offsets) -> Offsets:
-        """Return `offsets`, but with the offset that the reader has passed in each source that is not selected."""
+        """Return the offsets in `offsets` for the selected sources. For each other source, return the offset that the
+        reader has passed."""
         unwanted = self._unwanted()
         stdout, stderr, build = (
             offsets[source_id]

@@ -29,9 +29,9 @@ _LONGEST_GAP = 1 << 60
 class SegmentFile:
     """The open file of a segment, or a segment of a folded log.
 
-    The file is closed when the last reference to this object is dropped, and not by a call. A reader may be closed
-    while a thread is still reading the file. If a call closed the descriptor, the thread could read another file that
-    has got the same descriptor.
+    The segment's file is closed when the last reference to this object is dropped, and not by a call. A reader may be
+    closed while a thread is still reading the file. If a call closed the descriptor, the thread could read another file
+    that has got the same descriptor.
 
     Args:
         directory: The directory of the log.

@@ -126,8 +126,8 @@ class AttemptPreparer:
     async def _fetch(self, attempt: Attempt, method: Any, request: Any) -> Any:
         """Call the controller to fetch data that an attempt needs, and return the answer.
 
-        The call is repeated until the controller answers or the attempt is stopped, because an attempt must not fail
-        when its controller does not answer.
+        The call for the data is repeated until the controller answers or the attempt is stopped, because an attempt
+        must not fail when its controller does not answer.
         """
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while True:

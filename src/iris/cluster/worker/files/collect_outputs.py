@@ -57,8 +57,8 @@ class OutputCollector:
         """Send the outputs of an attempt to the controller. If the outputs cannot be stored, write the reason into
         `attempt.output_warning` and into the log, and send it to the controller.
 
-        The calls are repeated until the controller answers, because the outputs must not be lost when the controller is
-        restarted. A cancellation ends the collection.
+        The calls that send outputs are repeated until the controller answers, because the outputs must not be lost when
+        the controller is restarted. A cancellation ends the collection.
         """
         try:
             pack, refused = await self._pack_and_send(attempt)

@@ -100,8 +100,8 @@ class Reaper:
         self._tell(b"+%d\n" % group)
 
     def group_ended(self, group: int) -> None:
-        """Report to the reaper that a process group has ended. The reaper must not kill it afterwards, because its id
-        may belong to other processes then.
+        """Report to the reaper that a process group has ended. The reaper must not kill the group afterwards,
+        because the id of the group may then belong to other processes.
         """
         self._tell(b"-%d\n" % group)
 

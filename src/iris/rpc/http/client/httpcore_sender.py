@@ -44,8 +44,8 @@ class HttpcoreSender:
     on its connection. A call would wait beyond its deadline while another call reads. `StreamHandle` and `Lifetime` end
     a call by shutting its connection down.
 
-    The class has no lock, because a lock that another thread holds during a fork would never be released in the child
-    process. No lock is needed, because single operations on a list are atomic.
+    `HttpcoreSender` has no lock, because a lock that another thread holds during a fork would never be released in the
+    child process. No lock is needed, because single operations on a list are atomic.
 
     Args:
         address: The base URL of the server.

@@ -253,8 +253,8 @@ def _translate(error: Exception) -> Exception | None:
     """Return the exception to raise in place of an exception of a transport. Return None if the exception of the
     transport must be raised unchanged.
 
-    The result is a `TimeoutError` if the deadline of the call has passed, a `ConnectionError` if the connection failed,
-    and a `GivenTransportError` for an exception that does not belong to httpx's interface for transports.
+    The returned error is a `TimeoutError` if the deadline of the call has passed, a `ConnectionError` if the connection
+    failed, and a `GivenTransportError` for an exception that does not belong to httpx's interface for transports.
     """
     import httpx
 
