@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,55 @@ def test_memory_profile_of_a_task_without_memray_fails_before_the_task_runs(
     assert "has no memory profile, because its outputs are not stored: the attempt ended before" in shown
 
 
+class NoStrays:
+    """Kills no process."""
+
+    def spare(self, pid: int) -> None:
+        pass
+
+    def release(self, pid: int) -> None:
+        pass
+
+
+# Runs in a process of its own, because the object kills all other children of its process.
+CHECK_BESIDE_STRAYS = """
+import asyncio, sys
+from pathlib import Path
+from iris.cluster.worker.attempt.registry import AttemptRegistry
+from iris.cluster.worker.paths import WorkerDir
+from iris.cluster.worker.process.memory_profiler import check_memray
+from iris.cluster.worker.process.start_errors import NotStartedError
+from iris.cluster.worker.supervision.strays import StrayProcesses
+
+async def main():
+    strays = StrayProcesses(AttemptRegistry("w", WorkerDir(Path("."))), "token", ())
+
+    async def kill_strays():
+        while True:
+            await strays.kill()
+            await asyncio.sleep(0)
+
+    killing = asyncio.create_task(kill_strays())
+    await asyncio.sleep(0)
+    try:
+        await check_memray([sys.executable, "-I", "-S", "a.py"], ".", {}, strays)
+    except NotStartedError as error:
+        print(error)
+    killing.cancel()
+
+asyncio.run(main())
+"""
+
+
+def test_check_for_memray_is_not_killed_as_a_stray_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CHECK_BESIDE_STRAYS]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("profile_memory needs memray")
+
+
 def test_memory_profile_of_a_command_that_is_not_a_python_program_fails_before_the_start() -> None:
     with pytest.raises(NotStartedError, match="profile_memory needs a Python program, got 'python -'"):
-        asyncio.run(check_memray(["python", "-"], "/", {}))
+        asyncio.run(check_memray(["python", "-"], "/", {}, NoStrays()))
 
 
 @pytest.mark.parametrize("command", [["sh", "-c", "true"], ["python"], ["python", "-m"], ["torchrun", "a.py"]])

@@ -216,7 +216,7 @@ class AttemptRunner:
 
         env = self._build_env(attempt) | processes.mark(attempt)
         if attempt.request.profile_memory:
-            await check_memray(command, str(attempt.working_directory), env)
+            await check_memray(command, str(attempt.working_directory), env, processes.strays)
             if attempt.stop_grace_s is not None:
                 raise NotStartedError("the attempt was stopped before its program was started")
             command = profiled(command, str(attempt.directory.profiled / PROFILE_PATH))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import subprocess
 from collections.abc import Mapping, Sequence
 
 from iris.cluster.memory_profile import split_command
+from iris.cluster.worker.inspect.py_spy import OwnProcesses
 from iris.cluster.worker.process.start_errors import NotStartedError
 from iris.errors import quoted
 
@@ -15,11 +16,17 @@ _MISSING = 3
 _PROGRAM = f"import importlib.util, sys; sys.exit(0 if importlib.util.find_spec('memray') else {_MISSING})"
 
 
-async def check_memray(command: Sequence[str], cwd: str, env: Mapping[str, str]) -> None:
+async def check_memray(command: Sequence[str], cwd: str, env: Mapping[str, str], own: OwnProcesses) -> None:
     """Check that the Python interpreter of a command finds memray.
 
     An interpreter that cannot be started, or does not answer, causes no error in this check. The start of the task
     shows the cause.
+
+    Args:
+        command: The command of the task.
+        cwd: The working directory of the task.
+        env: The whole environment of the task.
+        own: The object that kills unknown children of the worker. It spares the process of this check.
 
     Raises:
         NotStartedError: The interpreter has no memray, or the command runs no Python program.
@@ -30,26 +37,25 @@ async def check_memray(command: Sequence[str], cwd: str, env: Mapping[str, str])
         raise NotStartedError(f"profile_memory needs a Python program, got {quoted(' '.join(command))}")
     interpreter, _ = split
     try:
-        process = await asyncio.create_subprocess_exec(
-            *interpreter,
-            *("-c", _PROGRAM),
+        process = subprocess.Popen(  # noqa: ASYNC220 - The start takes a millisecond, so no thread is used.
+            [*interpreter, "-c", _PROGRAM],
             cwd=cwd,
             env=env,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
     except OSError:
         return
+    own.spare(process.pid)
     try:
-        async with asyncio.timeout(_CHECK_S):
-            code = await process.wait()
-    except TimeoutError:
+        code = await asyncio.to_thread(process.wait, _CHECK_S)
+    except subprocess.TimeoutExpired:
         return
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+        process.kill()  # If the process has ended already, `kill` does nothing.
+        await asyncio.to_thread(process.wait)
+        own.release(process.pid)
     if code == _MISSING:
         raise NotStartedError(
             f"profile_memory needs memray, which {interpreter[0]!r} does not have on the worker: install it there with"
