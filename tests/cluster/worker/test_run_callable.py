@@ -413,7 +413,7 @@ def test_an_entrypoint_that_cannot_be_unpickled_is_a_failure(worker: Worker, con
 
 def test_bytecode_of_the_program_is_stored(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    stored = worker.run(lambda: sys.modules["_iris_run_callable"].__cached__).value()
+    stored = worker.run(lambda: sys.modules["_iris_run_callable"].__spec__.cached).value()
     assert Path(stored).is_file()
 
 
