@@ -92,7 +92,7 @@ class State(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the state never changes: SUCCEEDED, FAILED, KILLED, WORKER_FAILED or UNSCHEDULABLE."""
+        """Whether the state is final: SUCCEEDED, FAILED, KILLED, WORKER_FAILED or UNSCHEDULABLE."""
         return self.number in FINAL_STATES
 
     def __index__(self) -> int:

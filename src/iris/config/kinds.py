@@ -180,7 +180,11 @@ def span(least_s: float, unlimited: str = "") -> Kind:
 
 
 def size(unlimited: str = "") -> Kind:
-    """Return the option type of sizes in bytes, which are at least 1."""
+    """Return the type of an option whose value is a size of at least 1 byte.
+
+    Args:
+        unlimited: The word for an unlimited size. The option then has the value `math.inf`.
+    """
     accepted = (
         f"a size of 1 byte or more, such as '200kB', '50GB' or '2GiB'{f', or {unlimited!r}' if unlimited else ''}"
     )

@@ -39,8 +39,8 @@ def parse_address(address: str) -> str:
 
 
 def _parse(address: str, text: str, forms: str) -> str:
-    """Return the base URL that `text` contains. Error messages quote `address`, which is the text that the user
-    gave."""
+    """Check the URL `text` and return it as a base URL. Error messages quote `address`, which is what the user has
+    typed."""
     if not _SCHEME.match(text):
         why = "the port is missing" if _HOST.fullmatch(text) else "the address has none of these forms"
         raise _refused(address, "the host is missing" if text.isdigit() else why, forms)

@@ -61,7 +61,7 @@ class Block:
 
     @property
     def is_over(self) -> bool:
-        """Whether the block is empty because the task writes ordinary lines instead of progress bars."""
+        """Whether the block has no progress bars any more, because the task writes ordinary lines again."""
         return (
             len(self._rows) == 1 and not self._rows[0] and not self._reach and not self._begun and not self._is_hidden
         )

@@ -351,7 +351,7 @@ def test_workspace_with_a_huge_header_is_refused(tmp_path: Path) -> None:
         for _ in range(400):
             packed.write(bytes(1024**2))
     blob = buffer.getvalue()
-    with pytest.raises(ResourceExhaustedError, match="header in the workspace is over the limit"):
+    with pytest.raises(ResourceExhaustedError, match="tar header in the archive of the workspace is over the limit"):
         unpack_workspace(blob, hashlib.sha256(blob).hexdigest(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

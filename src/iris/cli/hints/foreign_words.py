@@ -245,7 +245,7 @@ OPTIONS: Mapping[tuple[str, str], str] = {
     },
     **dict.fromkeys([("profile", option) for option in ("-d", "--seconds", "--time")], "use '--duration {VALUE}'"),
     ("run", "--export"): (
-        "on a cluster of this machine, tasks get all variables of this shell; on other clusters only variables that you"
+        "on a cluster on this machine, tasks get all variables of this shell; on other clusters only variables that you"
         " name: use '--env NAME', or '--env-file'"
     ),
     ("run", "-a"): "use '--array {VALUE}'",

@@ -1,4 +1,6 @@
-"""Describes how a job was submitted, as JSON for programs and as facts for people, without values of variables."""
+"""Describes how a job was submitted, as JSON for programs and as text for people. Only the names of environment
+variables are shown, not their values.
+"""
 
 from __future__ import annotations
 

@@ -73,10 +73,11 @@ class AsyncLogStream(AsyncIterator[LogEntry]):
         return self._batches
 
     def flush(self) -> None:
-        """Request the partial lines that have arrived. Any task of the event loop may call this method.
+        """Make the stream yield the partial lines that have arrived so far, as its next entries.
 
-        The iterator returns the partial lines next, as entries with `partial` set. The rest of each line becomes
-        another entry later. A reader that starts at the cursor of such an entry neither repeats nor loses a byte.
+        Any task of the event loop may call this method. An entry with a partial line has `partial` set. The rest of the
+        line becomes another entry later. A reader that starts at the cursor of such an entry neither repeats nor loses
+        a byte.
         """
         self._reader.request_partial_lines()
 
@@ -240,8 +241,8 @@ class AsyncTaskLogReader:
             async for _, items in batches:
                 yield items
         if self._options.follow:
-            # The reader probes all workers before it follows the logs, because following chooses servers without
-            # waiting for calls.
+            # While the reader follows logs, it chooses the server of each log without a probe. Therefore it probes all
+            # workers first.
             await self._connection.perform(state.routes.find(state.tasks.values()))
             self._future = AsyncFutureLines(self._connection, state)
             async with aclosing(self._future.run()) as future:

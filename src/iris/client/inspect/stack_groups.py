@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from iris.client.inspect.stacks import Frame, ProcessStacks, StackGroup, TaskStacks, ThreadStack, Variable
 
-# A thread waits for work if its stack contains one of these frames, and if all frames inside of this frame belong to
-# the standard library. A frame is written as the end of its file's path and the name of its function.
+# Functions in which threads wait for work. Each entry is the end of the file's path and the name of the function. A
+# thread counts as idle if it is in one of these functions and has called only functions of the standard library from
+# there.
 _IDLE = (
     ("concurrent/futures/thread.py", "_worker"),
     ("multiprocessing/pool.py", "_handle_workers"),

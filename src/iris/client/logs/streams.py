@@ -79,9 +79,9 @@ class LogStream(Iterator[LogEntry]):
         return self._batches
 
     def flush(self) -> None:
-        """Request the partial lines that have arrived. Any thread may call this method.
+        """Make the stream yield the partial lines that have arrived so far, as its next entries.
 
-        The iterator returns the partial lines next, as entries with `partial` set. The rest of each line becomes
+        Any thread may call this method. An entry with a partial line has `partial` set. The rest of the line becomes
         another entry later. A reader that starts at the cursor of such an entry neither repeats nor loses a byte.
         """
         self._reader.request_partial_lines()

@@ -191,7 +191,8 @@ class _AnswerOfGit(_Scope):
     """Decides which files of one folder are ignored. Git has listed the ignored files of the whole checkout."""
 
     ignored: Ignored
-    base: bytes = b""  # The path of the folder, relative to the folder for which git was called.
+    # The path of the folder whose files are checked, relative to the workspace or repository in which Iris ran git.
+    base: bytes = b""
 
     def ignores(self, child: str, is_folder: bool) -> bool:
         return self.base + os.fsencode(child) + b"/" * is_folder in self.ignored.paths

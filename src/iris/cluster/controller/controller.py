@@ -447,8 +447,8 @@ class Controller:
         self._carry_out_instructions(change)
         if change.is_current and record.job.is_finished and not self.jobs.is_concluded(record):
             self._conclude(record)
-        # Child jobs end only after the end of their parent job is saved, because a kill of the controller undoes an end
-        # that is not saved.
+        # If the controller is killed before it has saved the end of a job, the restarted controller does not know that
+        # the job has ended. Therefore child jobs end only after the end of their parent job is saved.
         if change.is_saved:
             self._end_orphans(record)
 

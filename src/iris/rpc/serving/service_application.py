@@ -131,7 +131,8 @@ class _Answer:
         try:
             compressed = await self._thread.compress(data)
         except IrisError:
-            return message  # The answer is sent uncompressed, because too many answers already wait for the thread.
+            # The answer is sent uncompressed, because too many answers already wait for the compressing thread.
+            return message
         if len(compressed) > len(data) * 0.9:
             return message
         start["headers"] = [pair for pair in start["headers"] if pair[0] != b"content-encoding"]

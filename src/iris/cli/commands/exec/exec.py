@@ -61,7 +61,7 @@ class _ExecCommand(JobCodeCommand):
         return super().parse_args(ctx, args)
 
     def _words_of(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Return the words that follow the options at the beginning of a list of words."""
+        """Skip the options with which a command line begins, and return the remaining words."""
         given = self.make_parser(ctx).parse_args(list(args))[0]
         job, command = given.get("job"), given.get("command")
         if not isinstance(job, str):

@@ -79,7 +79,7 @@ The job runs on the cluster of --address or --context, or else of IRIS_CONTROLLE
 current context ('iris login'), or of 'iris up' on this machine. Without any of these, a cluster is started that ends
 with this command.
 
-On a cluster of this machine the command runs in the current folder, with the environment of this shell. On another
+On a cluster on this machine the command runs in the current folder, with the environment of this shell. On another
 cluster, and on Ray and Slurm, it runs in a copy of the current folder, with the environment of its worker. The copy
 lacks the files that .gitignore names; a notice lists links that lead out of the folder and files that cannot be read,
 because they are left out too. --workspace DIR sends another folder, and --no-workspace sends none.

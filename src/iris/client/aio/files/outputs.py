@@ -72,8 +72,8 @@ class AsyncOutputs(list[AsyncOutput]):
     async def download(
         self, to: str | os.PathLike[str] = ".", *, on_progress: OnProgress | None = None
     ) -> list[Copied]:
-        """Copy all files to this machine. Below the given folder, the files of each task get a folder `task-N`. If the
-        list has the outputs of several attempts of a task, each attempt gets a folder `task-N/attempt-M`.
+        """Copy all files of this list to this machine. The files of each task go into the folder `task-N` below `to`.
+        If the list has files of several attempts of a task, the files of each attempt go into `task-N/attempt-M`.
 
         Args:
             to: The folder. A missing folder is created.

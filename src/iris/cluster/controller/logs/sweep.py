@@ -45,7 +45,8 @@ from iris.errors import IrisError
 
 # A log of an ended attempt counts as complete after 10 minutes without a new part.
 _QUIET_MS = 600_000
-# A small log is moved into the database a minute after the end of its attempt, because readers mostly read new logs.
+# A small log stays in its files for a minute after its attempt has ended, because logs are mostly read while they are
+# new. Then the sweep moves the log into the database.
 _FOLD_AFTER_MS = 60_000
 # A small log without an end is moved into the database only after one day without a new part, because a worker that was
 # stopped for a while may continue to write the log.
@@ -98,8 +99,8 @@ class LogClaims:
             yield
         finally:
             with self._changed:
-                # The present sweep leaves the logs of the removed jobs alone, because it may have read their marks
-                # before the removal has changed the marks.
+                # The present sweep must not change these logs. It may have read a log's file `stored` or `away` before
+                # the removal of the job changed that file.
                 self._forgotten.update(names)
                 self._excluded.difference_update(names)
 

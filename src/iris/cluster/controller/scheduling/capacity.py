@@ -106,7 +106,7 @@ class MachineSet:
         return self if _fixed_properties(machines) == _fixed_properties(self.machines) else MachineSet(machines)
 
     def members(self, gang: GangRequest) -> Sequence[int]:
-        """Return the positions in the machine set of the live machines that have all labels of the gang."""
+        """Return the live machines that have all labels of the gang, as positions in the machine set."""
         if gang.labels not in self._members:
             self._members[gang.labels] = [i for i, machine in enumerate(self.machines) if machine.suits(gang)]
         return self._members[gang.labels]
@@ -160,7 +160,7 @@ class FreeCapacity:
         self._pools: dict[Labels, _Pool] = {}
 
     def members(self, gang: GangRequest) -> Sequence[int]:
-        """Return the positions in the machine set of the live machines that have all labels of the gang."""
+        """Return the live machines that have all labels of the gang, as positions in the machine set."""
         return self.machine_set.members(gang)
 
     def free(self, position: int) -> Resources:

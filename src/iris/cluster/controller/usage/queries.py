@@ -32,7 +32,8 @@ GetUsageResponse = cluster_pb2.Controller.GetUsageResponse
 MAX_SERIES = 1000
 MAX_POINTS = 1000
 _DEFAULT_POINTS = 240
-# The largest number of points in one answer. Clients accept no larger messages.
+# The largest number of data points in one answer, in all its series together. More points make a message that is too
+# large for some clients.
 _MOST_POINTS_OF_ALL = 240_000
 _END_S = 2**32 - 1
 

@@ -127,7 +127,9 @@ class _BoundedGzip(gzip.GzipFile):
             raise ResourceExhaustedError(f"the workspace unpacks to more than {_MAX_TAR_BYTES:,} bytes")
         self._header_left -= len(data)
         if self._in_header and self._header_left < 0:
-            raise ResourceExhaustedError(f"a header in the workspace is over the limit of {_MAX_HEADER_BYTES:,} bytes")
+            raise ResourceExhaustedError(
+                f"a tar header in the archive of the workspace is over the limit of {_MAX_HEADER_BYTES:,} bytes"
+            )
         return data
 
 

@@ -129,7 +129,8 @@ class _Pipe:
 def _work(
     tools: Any, task: tuple[str, str, str], inputs: list[bytes], mode: tuple[bool, int, int], pipe: _Pipe
 ) -> NoReturn:
-    """Call the callable for each input, in the child process, and end the process like a script.
+    """Call the callable for each input, in the child process. Then end the child process with exit code 0.
+    If the callable cannot be loaded, end the child process with the exit code of the error.
 
     Args:
         tools: The module `run_callable`, whose functions are used here.

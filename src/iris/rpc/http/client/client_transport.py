@@ -185,8 +185,8 @@ class HttpTransport:
         if handle is not None:
             extensions["trace"] = handle.trace
         answer = self._sender.send(method, url, headers, body, extensions, alone=True)
-        # From now on, the timeout is the longest silence of a stream. httpcore reads this entry before each read of the
-        # body.
+        # From now on, the read timeout limits how long the stream may be silent. httpcore looks up the read timeout in
+        # `extensions` before each read of the body.
         extensions["timeout"]["read"] = min(STREAM_SILENCE_S, deadline_s)
         stream = _Body(answer, self._sender, self.lifetime)
         if handle is not None:
