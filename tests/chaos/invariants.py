@@ -262,7 +262,7 @@ def _logs(facts: Facts) -> Iterable[str]:
 def _blind_since(events: Sequence[Event], run: Run) -> float:
     """Return the time after which printed lines may be missing, because the worker was killed, or was stopped before it
     was killed."""
-    stops = [event for event in events if event.pid == run.parent and event.what == "stop worker"]
+    stops = [event for event in events if event.pid in run.ancestors and event.what == "stop worker"]
     return min([run.seen, *(event.at for event in stops if event.until > run.seen - LOST_WITH_WORKER_S)])
 
 

@@ -13,7 +13,8 @@ class Run:
     """One run of an attempt, according to its proof. All times are seconds of the monotonic clock.
 
     Attributes:
-        parent: The process that started it: its worker.
+        ancestors: The process that started it, and the parent of this process. One of the two is its worker: a worker
+            starts tasks itself or through its launcher.
         began: None: it was killed before it could say so.
         seen: When it was alive for the last time, as far as is known.
         lines: When each line had been printed.
@@ -21,7 +22,7 @@ class Run:
         children: Jobs that it has submitted.
     """
 
-    parent: int = 0
+    ancestors: tuple[int, ...] = ()
     began: float | None = None
     seen: float = 0.0
     lines: list[float] = field(default_factory=list)
@@ -47,7 +48,7 @@ def _read(text: str) -> Run:
         nanoseconds, what, *rest = line.split(" ")
         run.seen = int(nanoseconds) / 1e9
         if what == "start":
-            run.began, run.parent = run.seen, int(rest[1])
+            run.began, run.ancestors = run.seen, tuple(map(int, rest[1:]))
         elif what == "line":
             run.lines.append(run.seen)
         elif what == "child":

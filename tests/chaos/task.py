@@ -6,7 +6,7 @@ starts fast.
 The proof of a run is a file with the name of its attempt, which must not exist before. While the task runs, it appends
 lines. Each line has the monotonic time in nanoseconds and an event.
 
-    start PID PARENT   line NUMBER, after it was printed   child JOB_ID   end EXIT_CODE
+    start PID PARENT GRANDPARENT   line NUMBER, after it was printed   child JOB_ID   end EXIT_CODE
 """
 
 from __future__ import annotations
@@ -19,6 +19,14 @@ from typing import Any
 
 PAUSE_S = 0.03
 FAILED = 3
+
+
+def _parent_of(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 class Proof:
@@ -34,7 +42,7 @@ class Proof:
         except FileExistsError:
             os.close(os.open(f"{path}.again.{os.getpid()}", os.O_CREAT, 0o600))
             raise
-        self.note(f"start {os.getpid()} {os.getppid()}")
+        self.note(f"start {os.getpid()} {os.getppid()} {_parent_of(os.getppid())}")
         signal.signal(signal.SIGTERM, self._told_to_end)
 
     def note(self, what: str) -> None:

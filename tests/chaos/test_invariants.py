@@ -34,7 +34,9 @@ def good() -> Facts:
     tasks[0].attempts.extend([attempt(0, LOST), attempt(1, KILLED), attempt(2, OK)])
     tasks[1].attempts.extend([attempt(0, KILLED), attempt(1, FAILED), attempt(2, OK)])
     runs = {
-        ("j", index, number): Run(parent=number, began=10.0 * number, seen=10.0 * number + 9, lines=[10.0 * number + 1])
+        ("j", index, number): Run(
+            (number + 100, number), began=10.0 * number, seen=10.0 * number + 9, lines=[10.0 * number + 1]
+        )
         for index in range(2)
         for number in range(3)
     }
@@ -234,13 +236,13 @@ def test_chaos_check_allows_lost_output_on_a_full_disk() -> None:
 
 def test_files_written_by_chaos_tasks_are_parsed_into_runs_of_attempts(tmp_path: Path) -> None:
     (tmp_path / "a~b.1.2").write_text(
-        "1000000000 start 5 4\n2000000000 line 0\n3000000000 child a/b/c\n4000000000 end 3\n"
+        "1000000000 start 5 4 2\n2000000000 line 0\n3000000000 child a/b/c\n4000000000 end 3\n"
     )
     (tmp_path / "a.0.0").write_text("")
     (tmp_path / "a.0.0.again.9").write_text("")
     runs, again = read_proofs(tmp_path)
     assert runs == {
-        ("a/b", 1, 2): Run(parent=4, began=1.0, seen=4.0, lines=[2.0], exit_code=3, children=["a/b/c"]),
+        ("a/b", 1, 2): Run((4, 2), began=1.0, seen=4.0, lines=[2.0], exit_code=3, children=["a/b/c"]),
         ("a", 0, 0): Run(),
     }
     assert again == ["a.0.0.again.9"]

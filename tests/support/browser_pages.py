@@ -170,10 +170,13 @@ def _sign_in(context: BrowserContext, address: str, secret: str) -> None:
         ]
     )
     stored = json.dumps(f"iris.session {client.page_path}"), json.dumps(client.session_path)
-    # Only the first page stores the session. Otherwise a page could not sign out.
+    # Only the first page stores the session. Otherwise a page could not sign out. The origin of about:blank is "null",
+    # and such a page has no storage.
     context.add_init_script(
-        f"if (!sessionStorage.getItem('stored')) localStorage.setItem({', '.join(stored)});"
-        " sessionStorage.setItem('stored', 'yes');"
+        "if (origin !== 'null') {"
+        f"  if (!sessionStorage.getItem('stored')) localStorage.setItem({', '.join(stored)});"
+        "  sessionStorage.setItem('stored', 'yes');"
+        "}"
     )
 
 

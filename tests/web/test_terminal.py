@@ -171,10 +171,11 @@ def test_terminal_on_the_page_loses_and_repeats_no_output_over_broken_connection
     with ChaosProxy(target, gentle) as proxy:
         page = pages.open(proxy.address, f"#/jobs/{job.job_id}/terminal", viewport={"width": 1600, "height": 3000})
         open_shell(page)
-        enter(page, "PS1=done:; clear; seq -s, 100000; read line")
-        # A connection breaks after 280 kB, which is more than one message of the worker. The shell writes 590 kB.
+        # A connection breaks after 280 kB, which is more than one message of the worker. The shell writes 590 kB. The
+        # connection that is open now breaks before the shell writes, because it would not break later.
         proxy.plan = always(Faults("cut", after_bytes=280_000))
         proxy.strike()
+        enter(page, "PS1=done:; clear; seq -s, 100000; read line")
         wait_until(lambda: "99999,100000" in "".join(rows(page)), "the end of the output")
         assert proxy.faults["cut"] >= 1
         proxy.plan = gentle
