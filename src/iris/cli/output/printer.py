@@ -265,7 +265,7 @@ class Output:
         """Show a status line on the terminal until the next message. An empty text removes the line.
 
         Args:
-            text: The text of the edited job file.
+            text: The text of the status line.
             before_input: Whether the user types input for the task. `set_status_when_quiet` then shows nothing more,
                 because a status line would be in the way of the input.
         """

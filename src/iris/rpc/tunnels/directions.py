@@ -16,8 +16,8 @@ class Piece(NamedTuple):
     """Bytes of one direction.
 
     Attributes:
-        position: How many bytes of the standard input come before `data`.
-        data: The next bytes of the stream.
+        position: How many bytes of this direction come before `data`.
+        data: The next bytes of this direction.
         end: Whether nothing follows `data`.
     """
 

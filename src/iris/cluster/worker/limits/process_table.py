@@ -39,7 +39,7 @@ class Process:
         group: The id of the process group.
         session: The id of the session.
         started: When the process started, in ticks since boot. `started` and `pid` together identify the process.
-        threads: The number of threads that read logs.
+        threads: The number of threads of the process.
         resident_bytes: The resident memory, shared memory included.
         cpu_s: The CPU seconds that the process and its collected children have used.
     """

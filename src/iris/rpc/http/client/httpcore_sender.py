@@ -201,7 +201,7 @@ class Answer:
 
     Attributes:
         status: The HTTP status of the answer.
-        headers: The HTTP headers of the request.
+        headers: The HTTP headers of the answer.
     """
 
     def __init__(

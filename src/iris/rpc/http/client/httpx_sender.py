@@ -153,7 +153,7 @@ class _Answer:
 
     Attributes:
         status: The HTTP status of the answer.
-        headers: The HTTP headers of the request.
+        headers: The HTTP headers of the answer.
         socket: The socket of the connection, if the transport reveals the socket, as httpx's own transport does.
     """
 
