@@ -137,10 +137,9 @@ def _check_places(come: Sequence[_Place], go: _Place) -> None:
     """Refuse sources and a destination that do not fit together."""
     for place in come:
         if (place.job is None) == (go.job is None):
-            got = f", got {quoted(place.text)} and {quoted(go.text)}" if len(come) > 1 else ""
             raise click.UsageError(
-                "one of SOURCE and DESTINATION must be JOB:PATH or JOB/task-N:PATH, and the other one a local"
-                f" path{got}"
+                "one of SOURCE and DESTINATION must be JOB:PATH or JOB/task-N:PATH, and the other one a local path, got"
+                f" {quoted(place.text)} and {quoted(go.text)}"
             )
     if len(come) > 1 and any(place.job is None and place.path == "-" for place in (*come, go)):
         raise click.UsageError(f"'-' (stdin or stdout) needs exactly one SOURCE, got {len(come)}")
