@@ -122,7 +122,9 @@ def test_cp_of_several_sources_reports_the_copies_before_and_after_an_error(remo
 
 def test_invalid_cp_command_lines_are_refused_with_the_next_step(remote_iris: Iris) -> None:
     for words in (("a", "b"), ("a:x", "b:y"), ("./a:x", "b")):
-        assert "one of SOURCE and DESTINATION must be JOB:PATH" in remote_iris("cp", *words, code=2).stderr
+        said = " ".join(remote_iris("cp", *words, code=2).stderr.split())
+        assert "one of SOURCE and DESTINATION must be JOB:PATH" in said
+        assert f"got '{words[0]}' and '{words[1]}'" in said
     assert "missing DESTINATION" in remote_iris("cp", "a:x", code=2).stderr
     assert "no job named" in remote_iris("cp", "nope:x", ".", code=1).stderr
     assert "--attempt is only for copies from a task" in remote_iris("cp", "x", "a:x", "--attempt", "1", code=2).stderr
