@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import APIResponse, Page, Route, expect
 from support.browser_pages import Pages, accessibility_problems
 from support.cluster import launch, running_cluster, unique
 from support.controller_thread import ControllerThread
 from support.page_server import PageServer
 from support.tokens import token
+from support.waiting import wait_until
 
 from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
@@ -196,6 +197,26 @@ def test_sign_out_ends_the_session_in_all_tabs(controller: ControllerThread, pag
         expect(tab.get_by_role("heading", name="Sign in")).to_be_visible()
     assert page.context.cookies() == []
     assert page.evaluate("localStorage.length") == 0
+
+
+def test_page_asks_for_a_token_only_after_the_answer_to_the_sign_out_has_deleted_the_cookie(
+    controller: ControllerThread, pages: Pages
+) -> None:
+    page = pages.open(controller.address, "#/jobs", secret=token("user", name=unique("ana")))
+    signed_in(page)
+    held: list[tuple[Route, APIResponse]] = []
+    page.route(re.compile("/SignOut$"), lambda route: held.append((route, route.fetch())))
+    page.get_by_role("button", name="Sign out").click()
+    wait_until(lambda: page.evaluate("1") and held, "the end of the session")
+    # The session has ended, but the browser has not received the answer. The controller refuses all other calls.
+    page.get_by_role("link", name="Machines").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Machines")
+    expect(page.get_by_text("The machines cannot be shown")).to_be_visible()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_hidden()
+    (route, response) = held[0]
+    route.fulfill(response=response)
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    expect(page.get_by_role("alert")).to_be_hidden()
 
 
 def test_revoked_token_leads_to_the_form_with_the_reason(

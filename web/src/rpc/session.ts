@@ -18,6 +18,7 @@ const KEY = `iris.session ${PAGE_PATH}`;
 const path = signal<string | null>(stored());
 const identity = signal<Controller_Identity | null>(null);
 const problem = signal<ConnectError | null>(null);
+let isSigningOut = false;
 
 /** Who is signed in; null before the controller has answered, and if nobody is signed in. */
 export const me: ReadonlySignal<Controller_Identity | null> = identity;
@@ -66,10 +67,11 @@ export function sessionPath(): string | null {
 
 /**
  * Asks for a token if an error says that the browser is not signed in. Nothing happens if the user has signed in again
- * since the call was made. `used` is the `sessionPath` with which the call was made.
+ * since the call was made. While the user signs out, nothing happens either: the controller ends the open streams before
+ * the browser gets the answer that deletes the cookie. `used` is the `sessionPath` with which the call was made.
  */
 export function noteRefusal(error: unknown, used: string | null): void {
-  if (path.peek() !== used) return;
+  if (isSigningOut || path.peek() !== used) return;
   const failed = ConnectError.from(error);
   if (failed.code === Code.Unauthenticated) forget(path.peek() === null ? null : failed);
 }
@@ -134,11 +136,13 @@ export async function signIn(credential: Credential, requestId: string): Promise
 
 /** Ends the session. The browser is signed out also if the controller cannot be reached or knows no session. */
 export async function signOut(): Promise<void> {
+  isSigningOut = true;
   try {
     await inside.signOut({});
   } catch (error) {
     if (ConnectError.from(error).code !== Code.Unauthenticated) throw error;
   } finally {
+    isSigningOut = false;
     forget(null);
   }
 }
