@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import os
+import resource
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +221,38 @@ def test_an_ending_worker_retries_uploads_that_the_controller_could_not_store(tm
         del place.controller.answers["job/task-0"]
         await place.upload.flush(10)
         assert attempt.directory.uploaded.exists()
+
+    asyncio.run(test())
+
+
+@contextmanager
+def _no_free_descriptors() -> Iterator[None]:
+    """Make each attempt of this process to open a file fail with EMFILE."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_log_that_cannot_be_opened_for_lack_of_descriptors_is_uploaded_completely_later(tmp_path: Path) -> None:
+    async def test() -> None:
+        place = Place(tmp_path / "worker")
+        first, attempt = place.attempt("first/task-0"), place.attempt("job/task-0")
+        first.log.append("stdout", b"hello\n", 1)
+        await place.upload.flush(10)  # loads all modules that an upload needs
+        attempt.log.append("stdout", b"hello\n", 1)
+        attempt.log.close()
+        with _no_free_descriptors():
+            await place.upload.flush(10)
+        assert not place.controller.has("job/task-0", whole=True)
+        await place.upload.flush(10)
+        assert attempt.directory.uploaded.exists()
+        pieces = place.controller.pieces["job/task-0"]
+        assert sum(len(piece.records) for piece in pieces) == attempt.log.tip.position
 
     asyncio.run(test())
 

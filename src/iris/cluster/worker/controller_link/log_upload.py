@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -56,6 +57,8 @@ _LONGEST_LOG_PAUSE_S = 60.0
 # The upload of a log is given up after this number of calls in a row that the controller answers with the same
 # position.
 _TRIES = 10
+# After these errors a file is read again later. Otherwise the part of the log would be left out as if it were damaged.
+_READABLE_LATER = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _log = logging.getLogger(__name__)
 
 Piece = cluster_pb2.Controller.StoreLogsRequest.Piece
@@ -72,7 +75,8 @@ class _PendingLog:
         incarnation: The worker process that ran the attempt.
         submitted_at_ms: When the job was submitted, in milliseconds since the epoch.
         writer: The writer of the log; None for a log of an earlier worker process.
-        position: Where the next part must begin; None before the controller was asked.
+        position: Where the next part must begin; None for a log of an earlier worker process, until the controller
+            answers with the position.
         tries: How many times in a row the controller has requested a part that the worker had already sent.
         is_paused: Whether the upload of the log is paused, because the log cannot be read now or the controller cannot
             store the log now.
@@ -204,8 +208,8 @@ class LogUpload:
         return logs
 
     async def _upload(self) -> None:
-        """Upload all logs up to their present ends. Records that are written during the upload are left for the next
-        call.
+        """Upload all logs up to their present ends. Records that are written during the last call are left for the next
+        upload.
 
         The upload has these steps:
         1. Read a part of each log with new records, until one call is full.
@@ -329,8 +333,11 @@ def _read_piece(log: _PendingLog, max_bytes: int) -> _SentPart | None:
 
     The parts of a log follow these rules:
     1. Read the log's end before anything else. If the end exists, all records of the log are on disk.
-    2. If the controller requests records that were dropped or cannot be read, continue with the next segment.
+    2. If the controller requests records that were dropped or are damaged, continue with the next segment.
     3. Send the end together with the last records of a closed log. A log of an earlier worker process may have no end.
+
+    Raises:
+        OSError: The log cannot be read now.
     """
     piece = Piece(
         task_id=log.task_id,
@@ -390,16 +397,20 @@ def _end_of(log: _PendingLog) -> bytes:
 
 
 def _read(path: Path, at: int = 0, size: int = 1 << 20) -> bytes:
-    """Return a part of a file; b"" if the file is missing or cannot be read."""
+    """Return a part of a file; b"" if the file is missing or damaged.
+
+    Raises:
+        OSError: The worker lacks descriptors or memory, so the file can be read later.
+    """
     if size <= 0:
         return b""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        try:
+            return os.pread(fd, size, at)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in _READABLE_LATER:
+            raise
         return b""
-    try:
-        return os.pread(fd, size, at)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
