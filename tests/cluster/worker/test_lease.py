@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -37,6 +38,14 @@ def test_a_lease_is_renewed_from_the_time_when_the_report_was_sent() -> None:
     lease.renew(now_s + 1.0)  # an answer that comes late
     assert deadlines == [now_s + 9.0, now_s + 12.0, now_s + 12.0]
     assert (lease.heartbeat_s, lease.call_timeout_s) == (2.0, 4.0)
+
+
+def test_lease_without_limit_removes_the_deadline_of_an_earlier_lease() -> None:
+    deadlines: list[float] = []
+    lease = Lease(8.0, deadlines.append)
+    lease.grant(0.0, clock_s())
+    assert deadlines[1:] == [math.inf]
+    assert lease.left_s == math.inf
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(300.0, "5 min"), (2.0, "2 s"), (90.0, "90 s"), (1.5, "1.5 s")])

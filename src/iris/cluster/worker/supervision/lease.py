@@ -34,7 +34,8 @@ class Lease:
 
     Args:
         length_s: The length of the lease until the controller sets another length; 0 means without limit.
-        set_deadline: A function that is called with the time, by `clock_s`, at which the reaper must kill this worker.
+        set_deadline: A function that is called with the time, by `clock_s`, at which the reaper must kill this worker;
+            infinity means never.
     """
 
     def __init__(self, length_s: float, set_deadline: Callable[[float], None]) -> None:
@@ -67,10 +68,13 @@ class Lease:
         """Set the length of the lease after a registration that the controller has acknowledged.
 
         Args:
-            length_s: The length that the controller has sent.
+            length_s: The length that the controller has sent; 0 means without limit.
             sent_s: When the registration was sent, by `clock_s`.
         """
         self._length_s = length_s
+        if not length_s:
+            # The reaper may still have a deadline from an earlier lease with a limit.
+            self._set_deadline(math.inf)
         self.renew(sent_s)
 
     def renew(self, sent_s: float) -> None:
