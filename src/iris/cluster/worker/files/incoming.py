@@ -65,8 +65,8 @@ class IncomingFiles:
 
         Raises:
             InvalidArgumentError: A field of the request is invalid.
-            FailedPreconditionError: The path leads out of the attempt's directory, or something else than a file is at
-                the path. The worker does not have the parts before `offset`.
+            FailedPreconditionError: The path leads out of the attempt's directory, something else than a file is at the
+                path, or the worker does not have the parts before `offset`.
             DataLossError: The hash of the file is wrong.
             OSError: The file cannot be written.
         """
@@ -115,11 +115,12 @@ class IncomingFiles:
         with self._lock:
             transfer = self._transfers.get(key)
             if transfer is None:
-                transfer = self._transfers[key] = _Transfer(directory.incoming / request.transfer_id)
+                transfer = _Transfer(directory.incoming / request.transfer_id)
                 with contextlib.suppress(FileExistsError):
                     directory.incoming.mkdir(mode=0o700)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
                 os.close(os.open(transfer.file, flags, 0o600))
+                self._transfers[key] = transfer
             self._transfers.move_to_end(key)
             while len(self._transfers) > MAX_TRANSFERS:
                 _, dropped = self._transfers.popitem(last=False)
