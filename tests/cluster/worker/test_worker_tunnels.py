@@ -263,7 +263,12 @@ def test_tunnel_channels_over_the_limit_are_reset(tmp_path: Path) -> None:
             world.write(*(opening(number) for number in range(1, MAX_CHANNELS + 2)))
             while not world.received:
                 await next_message()
-            assert {part.reset for part in world.received} == {pb.CHANNEL_RESET_LIMIT}
+            assert {(part.reset, part.reset_text) for part in world.received} == {
+                (
+                    pb.CHANNEL_RESET_LIMIT,
+                    "this tunnel has 1,000 connections, which is the limit: close some connections first",
+                )
+            }
             world.write(close=True)
 
     in_world(tmp_path, scenario)

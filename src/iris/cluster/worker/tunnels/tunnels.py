@@ -57,11 +57,11 @@ class Tunnels:
     Args:
         registry: The object that stores the attempts of this worker.
         connector: The object that connects the channels, for example to the ports of attempts.
-        times: The time limits for the connection to a client.
+        times: The time limits of the tunnels.
         event: The first word of the names of the events about these tunnels in the event log.
 
     Attributes:
-        times: The time limits for the connection to a client.
+        times: The time limits of the tunnels.
         event: The first word of the names of the events about these tunnels in the event log.
     """
 
@@ -77,10 +77,11 @@ class Tunnels:
         self._max_channels = max(16, min(4 * MAX_CHANNELS, open_file_limit() // 8))
 
     async def serve(self, request: cluster_pb2.Worker.OpenTunnelRequest) -> AsyncGenerator[TunnelMessage]:
-        """Open or resume a tunnel, and yield its messages until the attempt has ended or the client opens the same
-        tunnel again.
+        """Open or resume a tunnel, and yield its messages. The messages end when the attempt and all channels have
+        ended, when the tunnel is closed, or when the client opens the same tunnel again.
 
         Raises:
+            InvalidArgumentError: The id of the tunnel is invalid.
             NotFoundError: There is no such attempt, or the tunnel to resume is gone.
             ResourceExhaustedError: There are too many tunnels.
         """
@@ -105,7 +106,7 @@ class Tunnels:
         """Pass the data that a client has sent to the tunnel's channels.
 
         Raises:
-            NotFoundError: The tunnel is not open.
+            NotFoundError: The tunnel is not open, and the client does not want to close it.
             InvalidArgumentError: A part contradicts an earlier part.
         """
         tunnel = self._tunnels.get((request.task_id, request.attempt_id, request.tunnel_id))
@@ -142,11 +143,9 @@ class Tunnels:
         """Connect a channel to its target, or reset the channel."""
         try:
             if len(tunnel.tunnel.channels) > MAX_CHANNELS:
-                raise _too_many(f"this tunnel has {MAX_CHANNELS:,} connections, which is the limit")
+                raise _too_many(f"this tunnel has {MAX_CHANNELS:,} connections")
             if sum(len(one.tunnel.channels) for one in self._tunnels.values()) > self._max_channels:
-                raise _too_many(
-                    f"the tunnels of this worker have {self._max_channels:,} connections, which is the limit"
-                )
+                raise _too_many(f"the tunnels of this worker have {self._max_channels:,} connections")
             streams = await self._connector.connect(tunnel.opened, target)
         except NotConnectedError as error:
             channel.reset(error.code, error.text)
