@@ -130,5 +130,6 @@ def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
         "--ca",
         metavar="FILE",
         default="",
-        help="a PEM file with the certificate authority of a controller that uses TLS; default: tls_cert of --config",
+        help="a PEM file with the certificate authority of a controller that uses TLS; default: tls_cert of --config,"
+        " or else the value of IRIS_CA",
     )

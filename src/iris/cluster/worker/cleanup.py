@@ -35,7 +35,8 @@ class _Left(NamedTuple):
 
     Attributes:
         directory: The object that knows the paths of the attempt's files.
-        changed_s: When a file of the attempt changed last, by the clock of the file system.
+        changed_s: The newest modification time of the attempt's directory, of its log, and of the entries directly in
+            these two directories, in seconds of the file system's clock.
         has_log: Whether the log lies in the attempt's directory.
         waits: Whether the log waits to be uploaded to the controller.
         uploaded: Whether the controller has received the whole log.
@@ -89,7 +90,7 @@ class Cleanup:
             try:
                 await self.sweep()
             except Exception:  # noqa: BLE001 - The next sweep may succeed after any error.
-                _log.exception("removing what attempts left")
+                _log.exception("cannot remove the files of old attempts")
             await asyncio.sleep(max(_EVERY_S, (time.monotonic() - began_s) / _SHARE))
 
     async def sweep(self) -> None:

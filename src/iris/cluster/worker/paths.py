@@ -6,6 +6,7 @@
                                  entrypoint    the pickled callable
                                  inputs        the pickled inputs of the callable, for a task with inputs
                                  result        the pickled return value; `result.*` explain a missing result
+                                 profiled/     the memory profile of the attempt
                                  hosts         the hosts of the gang's tasks; a copy that the attempt may change
                                  handover      names the attempt until its log is uploaded (log_upload.py)
                                  handed_over   exists once the log is uploaded

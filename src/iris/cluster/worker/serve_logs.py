@@ -1,4 +1,4 @@
-"""Streams the logs of this worker's attempts."""
+"""Serves the logs of this worker's attempts, as streams and in parts."""
 
 from __future__ import annotations
 

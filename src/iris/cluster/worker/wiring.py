@@ -120,7 +120,13 @@ class _Parts:
 
 
 def run(token: str, reaper: Reaper, launcher: Launcher) -> None:
-    """Run a worker until SIGTERM, or until its parent process ends."""
+    """Run a worker until it gets SIGTERM or SIGINT, its parent process ends, or the worker is lost.
+
+    Args:
+        token: The worker's token, with which the marks of its attempts begin.
+        reaper: The connection to the worker's reaper.
+        launcher: The connection to the worker's launcher.
+    """
     arguments = parse_arguments()
     arguments.incarnation = arguments.incarnation or token
     resume_collector()  # All modules are loaded now.

@@ -101,7 +101,7 @@ class Worker:
         directory: The worker directory.
         registry: The object that stores the attempts of this worker.
         shutdown: The object that records whether the worker is ending.
-        controller: The connection to the controller, from which workspaces are fetched.
+        controller: The connection to the controller.
         reaper: The object that kills the attempts' processes when this process is killed.
         launcher: The object that starts the attempts' processes.
         enforcement: The object that enforces the limits of attempts.
@@ -216,6 +216,7 @@ class Worker:
             UnavailableError: The worker is ending, the request is meant for another incarnation, or an attempt of a
                 removed job with the same name is still running.
             FailedPreconditionError: The request has no port for the gang's rendezvous.
+            ResourceExhaustedError: The attempt needs a port for the rendezvous, and no port is free.
         """
         check_request(request)
         known = self.registry.get(request.task_id, request.attempt_id)
@@ -258,8 +259,8 @@ class Worker:
         return True
 
     async def forget_job(self, request: cluster_pb2.Worker.ForgetJobRequest) -> None:
-        """Remove an ended job from this worker: its records, directories, logs, and the unpacked workspace. Attempts of
-        a later job with the same name stay.
+        """Remove an ended job from this worker: its records, the directories of its attempts with the logs in them, and
+        the unpacked workspace. Attempts of a later job with the same name stay.
         """
         self.registry.forget_job(request.job_id, request.job_submitted_at_ms)
         discarded = []
@@ -324,6 +325,7 @@ class Worker:
 
         Raises:
             NotFoundError: This process does not know the attempt.
+            InvalidArgumentError: There is a gap between the bytes that were written before and the bytes of `request`.
         """
         attempt = self.registry.find(request.task_id, request.attempt_id)
         if attempt.stdin is None:

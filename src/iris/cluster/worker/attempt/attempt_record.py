@@ -38,10 +38,10 @@ class Attempt:
         directory: The attempt's directory.
         log: The writer of the attempt's log.
         state: The state of the attempt.
-        process: The attempt's process. None before the process has started, and None after the worker has read its exit
-            status.
+        process: The attempt's process. None before the process has started, and after the attempt has ended.
         ports: The reserved ports, by their names in lower case.
-        exit_code: The exit code of the attempt's process; None without a process.
+        exit_code: The exit code of the attempt's process, or the code that a shell would use for a program that cannot
+            be started. None while the process runs, and for an attempt without either code.
         term_signal: The signal that killed the process; None if no signal did.
         error: Why the attempt failed or was stopped, for people.
         failure: Why the attempt failed or was stopped, as a code for programs.
@@ -51,13 +51,13 @@ class Attempt:
         build_started_ms: When the preparation of the attempt began, in milliseconds since the epoch.
         build_finished_ms: When the preparation of the attempt ended, in milliseconds since the epoch.
         from_cache: Whether the worker already had the workspace.
-        started_at_ms: When the process started, on the wall clock.
+        started_at_ms: When the process started, in milliseconds since the epoch.
         started_s: When the process started, on the monotonic clock.
         job_end_s: When the job's timeout ends the attempt, on the monotonic clock; infinity without such a timeout.
-        finished_at_ms: When the attempt ended, on the wall clock.
+        finished_at_ms: When the attempt ended, in milliseconds since the epoch.
         usage: The resources that the attempt uses.
-        stop_grace_s: The seconds between SIGTERM and SIGKILL when the attempt is being stopped; None while the attempt
-            need not stop.
+        stop_grace_s: The seconds between SIGTERM and SIGKILL when the attempt is being stopped. None while nobody has
+            asked to stop the attempt. Also None while only its timeout or a resource limit ends the attempt.
         timed_out: Whether the attempt is being stopped because of its timeout.
         stdin: The object that receives the standard input that a client sends; None if no client sends standard input.
         is_starting: Whether the launcher is starting the process, so that its process id is still unknown.
@@ -69,8 +69,8 @@ class Attempt:
         input_text: The task's input, if the job is a command with inputs. None for other jobs, and before the input was
             fetched.
         announcement: The object that makes readers of the log wait until the controller knows that the attempt runs.
-        collection: The object that sends the outputs of the ended attempt to the controller; None before the process
-            has ended.
+        collection: The asyncio task that sends the attempt's outputs to the controller. None before the process has
+            ended, and for an attempt without outputs.
         output_warning: Why the outputs are not stored, for people; empty if the outputs are stored, or if the attempt
             has none.
     """
@@ -131,7 +131,7 @@ class Attempt:
 
     @property
     def is_final(self) -> bool:
-        """Whether the attempt has ended and its whole log is on disk."""
+        """Whether the attempt has ended. The log of an ended attempt gets no more records."""
         return is_task_finished(self.state)
 
     @property
@@ -175,7 +175,9 @@ class Attempt:
         self.log.append("build", f"{text}\n".encode(), now_ms())
 
     def stop(self, grace_s: float) -> None:
-        """Stop the attempt with SIGTERM, and with SIGKILL after the grace period. An ended attempt is left alone."""
+        """Stop the attempt with SIGTERM, and with SIGKILL after the grace period. If the process has ended already and
+        the attempt's outputs are being sent, cancel the sending. An ended attempt is left alone.
+        """
         if self.is_final:
             return
         self.stop_grace_s = grace_s
@@ -191,7 +193,9 @@ class Attempt:
             self.process.stop(self.grace_s)
 
     def kill(self) -> None:
-        """Kill the attempt's process group at once. An ended attempt is left alone."""
+        """Kill the attempt's process group at once, or cancel the sending of its outputs. An ended attempt is left
+        alone.
+        """
         if self.is_final:
             return
         self.stop_grace_s = 0.0

@@ -20,9 +20,9 @@ from iris.rpc.calls import call_async
 from iris.system.backoff import Backoff
 from iris.system.clock import now_ms
 
-# The timeout of one try to fetch a workspace.
+# The timeout of one try to fetch a workspace or the inputs of a task.
 _FETCH_TIMEOUT_S = 300.0
-# The seconds between two tries to fetch a workspace.
+# The first and the longest pause in seconds between two tries to fetch a workspace or the inputs of a task.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 
@@ -31,7 +31,7 @@ class AttemptPreparer:
 
     Args:
         directory: The worker directory.
-        controller: The connection to the controller, from which workspaces are fetched.
+        controller: The connection to the controller, from which workspaces and inputs are fetched.
         ports: The object that reserves ports.
     """
 
@@ -46,8 +46,13 @@ class AttemptPreparer:
 
         Args:
             attempt: The record of the attempt on this worker.
-            entrypoint: The pickled callable.
+            entrypoint: The pickled callable; ignored if the task runs a command.
             hosts: The hosts of the gang's tasks, one per line; empty if the request contains no hosts.
+
+        Raises:
+            IrisError: The workspace or the inputs cannot be fetched or unpacked, an output path is invalid, or no port
+                is free.
+            OSError: The directory of the attempt cannot be written.
         """
         request, directory = attempt.request, attempt.directory
         if hosts:
@@ -126,8 +131,8 @@ class AttemptPreparer:
     async def _fetch(self, attempt: Attempt, method: Any, request: Any) -> Any:
         """Call the controller to fetch data that an attempt needs, and return the answer.
 
-        The call for the data is repeated until the controller answers or the attempt is stopped, because an attempt
-        must not fail when its controller does not answer.
+        The call for the data is repeated until the controller answers, because an attempt must not fail when its
+        controller does not answer. If the attempt is being stopped, a failed call is not repeated.
         """
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while True:

@@ -102,7 +102,7 @@ class AttemptRegistry:
         return [self._attempts[key] for key in self._runs]
 
     def with_process(self) -> list[Attempt]:
-        """Return the attempts whose process has started and has not been collected."""
+        """Return the attempts whose process has started and that have not ended."""
         return [attempt for attempt in self._attempts.values() if attempt.process is not None]
 
     def is_running(self, job_id: str, task_index: int, attempt_id: int, submitted_at_ms: int) -> bool | None:

@@ -71,7 +71,7 @@ class AttemptRunner:
         registry: The object that stores the attempts of this worker.
         shutdown: The object that records whether the worker is ending.
         preparer: The object that prepares attempts.
-        processes: The object that starts and ends the processes of attempts.
+        processes: The parts of the worker that start and end the processes of attempts.
         headroom: The object that finds out whether the machine can start another attempt.
         reporter: The object that reports to the controller; None in tests without a controller.
         build_env: A function that returns the environment of an attempt's process.

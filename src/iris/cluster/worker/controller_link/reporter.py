@@ -1,9 +1,9 @@
 """Reports the states of attempts to the controller, and renews the worker's lease.
 
 Each report is repeated until the controller has acknowledged it. Reports are merged: if an attempt changes several
-times while the controller is slow or unreachable, only its latest state is sent. One call carries the reports of up to
-several hundred tasks. If no state has changed, an empty report serves as the worker's heartbeat. Every acknowledged
-report renews the lease.
+times while the controller is slow or unreachable, only its latest state is sent. One call carries the reports of all
+attempts with a new state, unless their results are too large for one call. If no state has changed, an empty report
+serves as the worker's heartbeat. Every acknowledged report renews the lease.
 """
 
 from __future__ import annotations

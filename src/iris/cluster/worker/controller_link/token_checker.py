@@ -124,7 +124,11 @@ class TokenChecker:
         return self._attempts
 
     def _check_token(self, known: Caller) -> None:
-        """Raise UnauthenticatedError if a token is no longer valid.
+        """Check whether a token is still valid, and valid on this worker.
+
+        Raises:
+            UnauthenticatedError: The token has expired or was revoked.
+            PermissionDeniedError: The token is for another worker.
 
         A token that the controller has created for this process of the worker is valid as long as the process lives.
         The token's expiry time is ignored, because the clocks of the controller and the worker may differ.

@@ -130,7 +130,9 @@ class DescriptorWriter:
         self._rest = b""
 
     def write_eof(self) -> None:
-        """End the input. In a terminal, the character Ctrl-D ends the input."""
+        """End the input. A pipe is closed. A terminal that reads whole lines gets the character Ctrl-D. In a terminal
+        without this mode, nothing happens.
+        """
         if self._descriptor is None or self._is_ended:
             return
         self._is_ended = True

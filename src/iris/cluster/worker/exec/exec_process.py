@@ -35,7 +35,7 @@ class ExecProcess:
         pid: The process id of the command, which leads a session and a process group.
         launcher: The launcher that has started the command.
         stdin: The object that writes the standard input of the command.
-        outputs: The object that reads the standard output; and, without a terminal, the error output.
+        outputs: The reader of the standard output and, without a terminal, the reader of the standard error.
         terminal: The controlling side of the command's terminal; None without a terminal. This object closes the
             terminal.
 
@@ -87,10 +87,6 @@ class ExecProcess:
                 stack.callback(os.close, descriptor)
                 return descriptor
 
-            def pipe() -> tuple[int, int]:
-                reading, writing = os.pipe()
-                return reading, writing
-
             try:
                 if command.terminal:
                     terminal, inside = os.openpty()
@@ -100,13 +96,13 @@ class ExecProcess:
                 else:
                     terminal = None
                     if command.input:
-                        reading, writing = pipe()
+                        reading, writing = os.pipe()
                         stdin, ours = owned(theirs, reading), [owned(undo, writing)]
                     else:
                         stdin, ours = owned(theirs, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)), [-1]
                     streams = [stdin]
                     for _ in range(2):
-                        reading, writing = pipe()
+                        reading, writing = os.pipe()
                         ours.append(owned(undo, reading))
                         streams.append(owned(theirs, writing))
                 pid = await launcher.start(program, streams)

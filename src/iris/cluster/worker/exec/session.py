@@ -42,8 +42,8 @@ class ExecTimes:
 
     Attributes:
         hang_up_s: The time between SIGHUP and SIGKILL when a session is ended.
-        drain_s: How long to wait for the end of the output after the end of the command, if another process has its
-            output open. The client gets the output that was written by then.
+        drain_s: For how long after the end of the command its output is still read, because another process may have
+            the output open. The client gets the output that was written by then.
     """
 
     hang_up_s: float = 5.0
@@ -56,14 +56,15 @@ class ExecSession:
     Args:
         opened: The opened tunnel between the client and this session.
         command: The client's request to run a command.
-        setup: The object that starts the processes of attempts.
+        setup: The parts of the worker that start and end the processes of attempts.
         env: The environment of the attempt.
-        times: The time limits for the connection to a client.
-        on_ended: A function that is called when no process of the session is left.
+        times: The time limits of the session.
+        on_ended: A function that is called when the command has ended and no more of its output will be read.
 
     Attributes:
         opened: The opened tunnel between the client and this session.
-        ended: An event that is set when no process of the session is left.
+        ended: An event that is set when the command has ended or could not be started. Processes that the command has
+            left in the background may still run.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class ExecSession:
         self._events = asyncio.StreamReader()
         self._started = asyncio.Event()
         self._process: ExecProcess | None = None
-        self._error = ""  # Why the session was ended before the command ended.
+        self._error = ""  # Why the session was ended before the command ended, or why the command was not started.
         self._is_killed = self._is_closed = False
         self._active_s = self._loop.time()
         self._timers: list[asyncio.TimerHandle] = []
@@ -210,8 +211,8 @@ class ExecSession:
         return exit_code
 
     async def _end_output(self, process: ExecProcess) -> None:
-        """End the output of the session. If another process still has the output open, wait for `drain_s` seconds, and
-        deliver what was written by then.
+        """End the output of the session `drain_s` seconds after the command has ended. Another process may still have
+        the output open. The client gets the output that was written by then.
         """
         if not self._is_closed:
             await asyncio.sleep(self._times.drain_s)

@@ -27,9 +27,9 @@ class ExecSessions:
     """The exec sessions of a worker, and the connector of their tunnels.
 
     Args:
-        setup: The object that starts the processes of attempts.
+        setup: The parts of the worker that start and end the processes of attempts.
         build_env: A function that returns the environment of an attempt's process.
-        times: The time limits for the connection to a client.
+        times: The time limits of the sessions.
     """
 
     def __init__(
@@ -48,7 +48,8 @@ class ExecSessions:
         """Start the command of a session, or return one of the session's streams.
 
         Raises:
-            NotConnectedError: The attempt does not run, has too many sessions, or has no such stream.
+            NotConnectedError: The attempt does not run, has too many sessions, or has no such stream. The target is no
+                stream of a session, or CONTROL is not the first channel.
         """
         if not target.HasField("exec"):
             raise NotConnectedError(
@@ -74,8 +75,8 @@ class ExecSessions:
             self._closed.add(tunnel.key)
 
     async def end_all(self, attempt: Attempt) -> None:
-        """Kill the commands of clients in an attempt that has ended, and wait until all processes of these commands
-        have ended.
+        """Kill the commands of clients in an attempt that has ended, and wait until the commands have ended. All
+        processes in the sessions of these commands are killed, but this method does not wait for their ends.
         """
         text = f"attempt {attempt.request.attempt_id} of task {attempt.request.task_id} has ended"
         sessions = [one for one in self._sessions.values() if one.opened.attempt is attempt]

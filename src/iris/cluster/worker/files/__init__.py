@@ -1,3 +1,3 @@
-"""Copies files from and to the directories of attempts, and collects the outputs of ended attempts. Only `worker.py`,
-`service.py` and `wiring.py` of the worker import this package.
+"""Copies files from and to the directories of attempts, and collects the outputs of ended attempts. Only the worker
+imports this package.
 """

@@ -66,8 +66,8 @@ class CgroupParent:
         self.path = path
 
     def make(self, name: str) -> Cgroup | None:
-        """Create and return a cgroup whose name ends with `name`; None if foreign processes in the parent prevent this
-        now.
+        """Create and return a cgroup whose name ends with `name`. Return None if the cgroup cannot be created, for
+        example because the parent contains foreign processes now.
         """
         try:
             given = set(_read(f"{self.path}/cgroup.subtree_control").split())
@@ -159,7 +159,7 @@ class Cgroup:
 
 def count_oom_kills() -> int:
     """Return how many processes the system has killed because memory ran out. The kills are counted in this process's
-    own cgroup, or on the whole machine if the process is in no cgroup.
+    own cgroup and the cgroups below it, or on the whole machine if this cgroup does not count them.
     """
     mount, own = _mount_point(), _own_path()
     if mount is not None and own is not None and os.path.exists(f"{mount}{own}/memory.events"):

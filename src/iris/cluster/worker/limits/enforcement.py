@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 from iris.cluster.worker.limits import cgroup, process_table
 from iris.cluster.worker.limits.process_table import Process
@@ -29,7 +29,6 @@ from iris.cluster.worker.process.attempt_process import Exit
 from iris.reasons import FailureCode
 
 Enforce = Literal["auto", "watch", "none"]
-ENFORCE: tuple[Enforce, ...] = get_args(Enforce)
 _MOST_PROCESSES = 32768
 # The largest share of the worker's time that measuring the memory of one attempt may take.
 _SHARE = 0.02

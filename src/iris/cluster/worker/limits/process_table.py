@@ -2,8 +2,8 @@
 
 A process in the session of an attempt belongs to this attempt. A process in another session belongs to the attempt of
 its parent. A command that a client runs in the attempt leads another session, and is found by its mark. A process whose
-parent has ended becomes a child of the worker. Such a process belongs to the attempt named
-by its mark. See proc(5) for the files and their fields.
+parent has ended becomes a child of the worker. Such a process belongs to the attempt named by its mark. See proc(5) for
+the files and their fields.
 """
 
 from __future__ import annotations

@@ -21,11 +21,14 @@ class Usage:
     """The resource usage of one attempt.
 
     Attributes:
-        memory_bytes: The memory of all processes together.
-        memory_peak_bytes: The largest value of `memory_bytes` in any sample.
+        memory_bytes: The sum of the resident memory of all processes. Shared memory counts once for each process. 0
+            after the end of the attempt.
+        memory_peak_bytes: The largest value of `memory_bytes` in any sample. After the end of the attempt: at least the
+            peak that the system reports for one process.
         cpu_s: The CPU seconds that the processes have used.
-        cores: The CPU cores in use between the last two samples.
-        processes: The number of processes of the attempt.
+        cores: The CPU cores in use between the last two samples; after the end of the attempt, the average over its
+            whole run.
+        processes: The number of processes of the attempt; 0 after its end.
         disk_bytes: The disk space that the files in the attempt's directory occupy.
         sampled_at_s: The time of the sample on the monotonic clock.
         gpu_percent: The use of the attempt's GPUs, 100 for one GPU in full use; None if the use is not known.

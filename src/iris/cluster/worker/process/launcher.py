@@ -48,7 +48,8 @@ _MOST_ASKED = 16
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """The program that the main process of an attempt runs.
+    """The program that the launcher starts: the program of an attempt's main process, or a command that a client runs
+    in the attempt.
 
     Attributes:
         command: The command line.
@@ -114,7 +115,7 @@ class Launcher:
         return int(answer["pid"])
 
     async def collect(self, pid: int) -> Collected:
-        """Collect the exit status of the main process of an attempt. The process must have ended."""
+        """Collect the exit status of a process that the launcher has started. The process must have ended."""
         try:
             return Collected(**await self._ask({"collect": pid}))
         except ConnectionError:

@@ -19,7 +19,8 @@ class NotStartedError(EntrypointError):
     """An error: the program of a task could not be started. The error text is one line.
 
     Attributes:
-        exit_code: The exit code that a shell would use; None if the worker or its machine is at fault.
+        exit_code: The exit code that a shell would use; None if the program itself is not the cause, for example if the
+            working directory is missing.
         details: Additional text for the log of the attempt; empty if there is no such text.
     """
 
@@ -30,8 +31,8 @@ class NotStartedError(EntrypointError):
 
 
 def not_started(started: Program, error: OSError, *, has_log: bool = True) -> NotStartedError:
-    """Return the error for a program that the system refused to start. The cause lies in the program, not in the
-    machine.
+    """Return the error for a program that the system refused to start. The cause lies in the program or its working
+    directory, not in a shortage of the machine.
 
     Args:
         started: The program that was refused.

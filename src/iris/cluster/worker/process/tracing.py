@@ -1,5 +1,5 @@
-"""Decides which process may read the memory of another one, and explains refusals. See ptrace(2) and the kernel's
-document about Yama.
+"""Lets py-spy read the memory of tasks, and explains why the system refuses it. See ptrace(2) and the kernel's document
+about Yama.
 
 py-spy reads the memory of a task with `process_vm_readv`. Under Yama's setting 1, the default of Ubuntu, a process may
 only read its descendants, and processes that have named it or one of its ancestors as their tracer. py-spy is a child

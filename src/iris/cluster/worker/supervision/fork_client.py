@@ -31,7 +31,8 @@ class Order:
 
     Attributes:
         worker_id: The id of the worker, made of characters that a file name may have.
-        arguments: The worker's command line without the program, `--worker-id`, `--directory` and `--credentials`.
+        arguments: The worker's command line without the program, `--worker-id`, `--directory`, `--identity-file` and
+            `--credentials`, which the fork server adds.
         credentials: The credentials, as JSON.
         env: The whole environment of the worker.
     """

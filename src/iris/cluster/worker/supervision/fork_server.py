@@ -59,7 +59,7 @@ class ForkedWorker:
         pid: The process id of the worker.
         token: The worker's token. Each process of an attempt has a mark in its environment, and the mark begins with
             this token.
-        scratch: The directory of the worker.
+        scratch: The directory that contains the worker directory, the event log and the identity file of the worker.
         alive: The reading end of a pipe that is closed once the worker and its reaper have ended.
         connection: The connection of the process that ordered the worker; None once that connection has ended.
     """

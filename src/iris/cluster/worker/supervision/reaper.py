@@ -56,7 +56,7 @@ def make_mark(worker_token: str, attempt_number: int, outer: str) -> str:
 
     Args:
         worker_token: The worker's token.
-        number: The number of the attempt.
+        attempt_number: The number of the attempt among all attempts of its worker process.
         outer: The mark of the attempt in which the worker itself runs; empty if the worker runs in no attempt.
     """
     own = f"{worker_token}.{attempt_number}"
@@ -151,8 +151,8 @@ def _reap_at_end(reading: int, worker_token: str, worker_pid: int, launcher: tup
     """Run the steps of the reaper:
     1. Wait for the end of the worker, or for the deadline.
     2. Kill the worker and its launcher, so that no new process starts after the next steps.
-    3. Kill the process groups of the attempts. Then kill the processes with the worker's mark, until two passes in a
-       row find none. A process that is just starting shows its mark only after a moment.
+    3. Kill the process groups and the cgroups of the attempts. Then kill the processes with the worker's mark, until
+       two passes in a row find none. A process that is just starting shows its mark only after a moment.
     """
     groups = _wait_for_end(reading)
     with contextlib.suppress(OSError):

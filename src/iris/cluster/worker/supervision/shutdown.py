@@ -16,7 +16,7 @@ class Shutdown:
 
     Attributes:
         reason: Why attempts end together with the worker; empty while the worker runs.
-        lost_reason: Why the controller has declared this worker lost, or will declare it lost; empty if the worker ends
+        lost_reason: Why the controller has declared this worker lost, or why it will do so; empty if the worker ends
             for another reason.
         requested: An event that is set when the worker must end.
     """
@@ -33,8 +33,12 @@ class Shutdown:
         self.reason = f"worker {self._worker_id} was shut down"
 
     def give_up(self, why: str) -> None:
-        """End the worker because the controller has declared this worker lost. All attempts are killed at once and
-        without a grace period, because the controller may already have started their tasks elsewhere.
+        """End the worker because the controller has declared it lost, or will do so. For example, the lease may have
+        expired, or the worker's reaper may have ended. All attempts are killed at once and without a grace period,
+        because the controller may already have started their tasks elsewhere.
+
+        Args:
+            why: Why the worker is lost, for people.
         """
         self.reason = f"worker {self._worker_id} was lost: {why}"
         self._registry.kill_all()
