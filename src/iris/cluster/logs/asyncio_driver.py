@@ -137,6 +137,9 @@ class AsyncioDriver(Generic[Server]):
 
         Args:
             until: The time on the monotonic clock at which an empty step is returned if nothing has arrived.
+
+        Raises:
+            Exception: The error with which the statuses of tasks have ended.
         """
         opened = self._open_and_close()
         if opened or self._follow.is_over:

@@ -249,7 +249,7 @@ class Follow:
                 # again.
                 self._retry_at[index] = now
             else:
-                # If a stream ends before the end of the log, a reader without `follow` stops.
+                # A reader that cannot resume a broken stream reads nothing more of this task.
                 self._progress.give_up(index)
         return instructions
 

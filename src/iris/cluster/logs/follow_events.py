@@ -223,7 +223,7 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True)
 class NothingYet:
-    """An instruction: inform a reader without `follow` that a running attempt has no output yet."""
+    """An instruction: inform a reader without `follow` that the worker of an attempt has no log of the attempt yet."""
 
     task_index: int
     attempt_id: int

@@ -68,7 +68,8 @@ class LogWriter:
         end: The summary of the log; None before the log is closed.
         removed: Why segments are missing from the directory, if `check_directory` has found that segments are missing.
             Otherwise empty.
-        lost: How many bytes of the sources are missing because of a disk error, and not because of `max_bytes`.
+        lost: How many bytes of the sources are missing because of a disk error, or because the directory of the log was
+            removed or moved. Bytes that were dropped because of `max_bytes` do not count.
 
     Raises:
         FileExistsError: The log exists already. An attempt is written only once.
@@ -125,8 +126,9 @@ class LogWriter:
         return tuple(end - length if length else -1 for end, length in zip(self.tip.offsets, lengths, strict=True))
 
     def subscribe(self, callback: Callable[[], None]) -> None:
-        """Call `callback` after each append that has written bytes to the log, and after the log is closed. The
-        callback runs before `append` returns, so the callback must be quick and leave its work for later.
+        """Call `callback` after each append that has written bytes to the log, after the log's directory was found
+        missing, and after the log is closed. The callback runs before `append` returns, so the callback must be quick
+        and leave its work for later.
         """
         self._subscribers[callback] = None
 
@@ -233,7 +235,7 @@ class LogWriter:
 
     @property
     def warning(self) -> str:
-        """A text for people about the output that is missing because of disk errors; empty if nothing is missing."""
+        """A text for people about the output that counts as `lost`; empty if no output was lost."""
         if not self.lost:
             return ""
         verb = word_for(self.lost, "is", "are")
@@ -328,7 +330,7 @@ class LogWriter:
         except FileNotFoundError:
             pass  # If another process has already removed the file, there is nothing left to do.
         except OSError as error:
-            _log.warning("cannot remove the oldest of the log %s: %s", self._directory, error)
+            _log.warning("cannot remove the oldest segment of the log %s: %s", self._directory, error)
 
     def _lose(self, source_id: int, size: int, timestamp_ms: int, error: OSError) -> None:
         if not self._is_losing:

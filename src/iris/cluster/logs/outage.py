@@ -32,7 +32,7 @@ class Pauses(Protocol):
     """
 
     def next_s(self) -> float:
-        """Return the next pause in seconds. Each pause is longer than the pause before."""
+        """Return the next pause in seconds. The pauses grow up to a longest pause."""
 
     def limit(self, longest_s: float) -> None:
         """Shorten the next pause to at most `longest_s` seconds."""
@@ -46,7 +46,7 @@ class RetryRules:
     """For how many seconds, and how many times, a reader tries again to read a log.
 
     Attributes:
-        patience_s: The number of seconds without data from the log after which the reader gives up.
+        patience_s: After how many seconds of an outage the reader gives up.
         max_tries: The number of failed tries in a row after which the reader gives up.
         end_s: The time on the monotonic clock after which the reader gives up at the first failure.
         any_answer_counts: Whether every message from a server ends the outage, even one without log data.
@@ -78,8 +78,8 @@ class Outage:
         self._is_refused = False
 
     def server_answered(self) -> None:
-        """Report a message from the server, which ends the outage. If the server has refused to deliver the log, only
-        data of the log ends the outage.
+        """Report a message from the server, which ends the outage if `RetryRules.any_answer_counts` is set. If the
+        server has refused to deliver the log, only data of the log ends the outage.
         """
         if not self._rules.any_answer_counts:
             return
@@ -94,7 +94,8 @@ class Outage:
         self._pauses.reset()
 
     def failed(self, failure: Failure, now: float, began_s: float) -> float | None:
-        """Report a failed try, and return the seconds until the next try; None if the reader should give up.
+        """Report a failed try, and return the seconds until the next try; None if the reader should give up. The reader
+        never gives up after the failures `NOT_YET` and `TOKEN_RENEWED`.
 
         Args:
             failure: In which way the try has failed.

@@ -90,7 +90,9 @@ class Progress:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether at least one task needs a status from the controller before the reader can continue."""
+        """Whether at least one task is not over, and no stream reads its attempt. After a call of `to_open`, such a
+        task waits for its next attempt.
+        """
         return any(task.stage in (_Stage.TO_READ, _Stage.READ) for task in self._tasks.values())
 
     def update(self, tasks: Iterable[cluster_pb2.TaskStatus]) -> list[Outcome]:

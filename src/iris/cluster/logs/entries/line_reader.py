@@ -83,14 +83,17 @@ class LineReader:
         return Position(self._attempt_id, self._delivered())
 
     def skip_to(self, offsets: Sequence[int]) -> None:
-        """Move to the given offsets, because a filter has excluded the bytes before these offsets."""
+        """Move to the given offsets, because a filter has excluded the bytes before these offsets. A source with a
+        partial line does not move.
+        """
         for source_id, offset in enumerate(offsets):
             if offset > self._received[source_id] and not self._partial[source_id]:
                 self._received[source_id] = offset
 
     def read(self, records: bytes) -> Iterator[tuple[int, list[LogEntry]]]:
-        """Yield a pair for each record: the time of the record, and the entries that the record completes. Records that
-        complete no entry are skipped."""
+        """Yield pairs: the time of a record, and entries that the record completes. A long record may yield several
+        pairs. A record that completes no entry yields none.
+        """
         for kind, timestamp_ms, offset, payload in decode(records):
             source_id = kind & ~GAP
             if kind & GAP:

@@ -20,7 +20,7 @@ class EntryOrigin:
         source_id: The index of the source in `SOURCES`.
         timestamp_ms: When the record was captured, in milliseconds since the Unix epoch.
         delivered: The number of bytes of each source that earlier entries contain.
-        partial: Whether the entry is a part of a line that has not ended.
+        partial: Whether the entry is a gap, or a part of a line that has not ended.
         missing: For a gap, the number of missing bytes and the cause. Otherwise `(0, "")`.
 
     Attributes:

@@ -29,7 +29,8 @@ def first_positions(
 
     Raises:
         InvalidArgumentError: The cursor belongs to another job, task or attempt.
-        NotFoundError: A task does not have the requested attempt, and will never have it.
+        NotFoundError: A task does not have the requested attempt. Either the task has ended, or the reader does not
+            wait for future attempts.
     """
     if cursor is not None:
         return _positions_of_cursor(job_id, tasks, cursor, attempt_id)

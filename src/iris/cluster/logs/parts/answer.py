@@ -36,11 +36,13 @@ class PartsRequest:
 
     Attributes:
         reads: Which parts of which logs the caller wants.
+        places: For each read, the place at which its part begins or ends; None if the read names no place.
         selection: The object that selects lines of the logs.
         limits: How large each part may be.
 
     Raises:
         InvalidArgumentError: A field is invalid. The message names the field.
+        ResourceExhaustedError: A pattern has too many characters.
     """
 
     def __init__(self, request: FetchLogPartsRequest) -> None:
@@ -61,11 +63,10 @@ class PartsRequest:
         self.limits = PartLimits(max(_LEAST_BYTES, share), request.max_line_bytes or _DEFAULT_LINE_BYTES)
 
     def part_steps(self, number: int, directory: Path, writer: LogWriter | None, *, final: bool) -> Steps[Part]:
-        """Read the part of a log that `request.reads[number]` asks for. The generator yields after each
-        step.
+        """Read the part of a log that one item of `reads` requests. The generator yields after each step.
 
         Args:
-            number: The index of the read in the request.
+            number: The index of the item in `reads`.
             directory: The directory of the log.
             writer: The log's writer if this process writes the log or has written it; None if another process has
                 written it.

@@ -345,6 +345,8 @@ def fetch_page_steps(
 
     Raises:
         InvalidArgumentError: The filter is invalid.
+        ResourceExhaustedError: The pattern of the filter has too many characters.
+        OSError: The log cannot be read.
     """
     reading = read_page_steps(
         directory, writer, parse_filter(log_filter), start_line=log_filter.start_line, final=final

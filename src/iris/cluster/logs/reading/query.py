@@ -40,6 +40,7 @@ class LogFilter:
 
     Raises:
         InvalidArgumentError: A value of the filter is invalid, or both `tail` and `max_lines` are given.
+        ResourceExhaustedError: The pattern has more than `MAX_PATTERN` characters.
     """
 
     start_ms: int = 0
@@ -82,7 +83,7 @@ class LogFilter:
         return bool(self.regex or self.tail or self.max_lines)
 
     def selects(self, block: LineBlock) -> bool:
-        """Return whether the filter can select a line of the given source with the given time."""
+        """Return whether the source and the time of a block allow the filter to select a line of the block."""
         return (
             block.source_id in self.source_ids
             and (self.start_ms == 0 or block.timestamp_ms > self.start_ms)
@@ -119,6 +120,7 @@ def parse_filter(message: cluster_pb2.Worker.FetchLogsFilter) -> LogFilter:
 
     Raises:
         InvalidArgumentError: A value of the filter is invalid; see `LogFilter`.
+        ResourceExhaustedError: The pattern has more than `MAX_PATTERN` characters.
     """
     return LogFilter(
         start_ms=message.start_ms,

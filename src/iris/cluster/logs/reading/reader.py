@@ -136,7 +136,8 @@ class LogReader:
 
         Raises:
             OSError: A segment cannot be opened now, but perhaps later.
-            UnavailableError: The controller has moved the log to another location since the reader started.
+            UnavailableError: Since the reader started, the controller has moved the log to another location, or the
+                complete log was removed.
         """
         while (chunk := self.read_chunk(max_bytes, final=final)) is not None:
             if chunk.records:

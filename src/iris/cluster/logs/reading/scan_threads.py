@@ -19,7 +19,8 @@ from iris.rpc.serving.steps import Steps
 
 T = TypeVar("T")
 
-# A read is done in steps of 1 MiB. If its caller has disconnected, the read ends after the current step.
+# After this many seconds, a read leaves its thread to the read of another caller. A read consists of steps of about
+# 1 MiB. If its caller has disconnected, the read ends after the current step.
 _SLICE_S = 0.05
 _THREADS = 4
 _OF_CALLER = 2

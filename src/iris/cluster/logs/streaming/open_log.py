@@ -75,7 +75,8 @@ class OpenLog:
         reader: The object that reads the records of the log.
         is_final: A function that returns whether the attempt has ended and its whole log is on disk.
         end: A function that returns the attempt's state for the closing message.
-        writer: The object that writes the log and announces new records; None when the log no longer grows.
+        writer: The log's writer, which announces new records, if this process writes the log or has written it. None if
+            another process has written it.
         goal: The position, in bytes of records, at which a stream without `follow` ends. Without this limit, such a
             stream might never end, because a task can write faster than a reader reads.
         keeps_file_open: Whether the log's file stays open between two reads.
@@ -201,11 +202,13 @@ def open_reader(
     Args:
         directory: The directory of the log.
         offsets: Where the reader begins, by source.
-        writer: The log's writer if the log is still being written; None if the log is complete.
+        writer: The log's writer if this process writes the log or has written it; None if another process has written
+            it.
         filter_message: The filter; an empty message selects everything.
 
     Raises:
         InvalidArgumentError: The filter is invalid.
+        ResourceExhaustedError: The pattern of the filter has too many characters.
     """
     if not filter_message.ByteSize():
         return LogReader(directory, offsets, writer=writer)

@@ -6,8 +6,8 @@ it. These rules keep readers from slowing tasks down:
   of the connection's buffers. The rest of the log stays on disk.
 * Threads read the older parts of a log (scan_threads.py), in small steps, one caller after another.
 * All messages in memory share one limit, so messages get smaller when there are more streams.
-* Each stream pauses after a message. The pause grows with the number of streams, so that all streams together send a
-  bounded number of messages per second.
+* Each stream pauses after a message, unless the message was full or much of a log is still unread. The pause grows with
+  the number of streams, so that all streams together send a bounded number of messages per second.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class _LogStream:
         self._budget = budget
         self._caller = caller
         self._follow = follow
-        # The largest size of the next message. The size grows as long as the reader keeps up with the stream.
+        # The largest size of the next message. The size doubles after each full message, up to the limit of `budget`.
         self._max_size = FIRST_MESSAGE_BYTES
         if not follow:
             for log in logs:

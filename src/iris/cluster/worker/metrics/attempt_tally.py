@@ -14,7 +14,8 @@ class LogBytes(NamedTuple):
 
     Attributes:
         written: All bytes, including the missing ones.
-        lost: The bytes that are missing because the disk did not accept them.
+        lost: The bytes that are missing because the disk did not accept them, or because the log was removed while the
+            attempt ran.
         dropped: The bytes that are missing because the log was larger than its limit.
     """
 
