@@ -18,7 +18,7 @@ from contracts.engine import gang
 from support.cluster import iris_processes, is_alive, parent_of
 from support.waiting import wait_until
 
-from iris.cluster.engine.base import GangRequest, GangState, Resources
+from iris.cluster.engine.base import GangRejectedError, GangRequest, GangState, Placement, Resources
 from iris.cluster.engine.local.engine import LocalEngine
 from iris.cluster.engine.machine import this_machine
 from iris.cluster.engine.worker_process import find_standing
@@ -90,6 +90,16 @@ async def test_local_engine_allocates_gpus_by_number_and_frees_them(engine: Loca
     assert snapshot["b@0"].state is GangState.WAITING
     await engine.release("a@0")
     assert (await engine.snapshot())["b@0"].slots[0].gpu_ids == (0, 1)
+
+
+async def test_rejection_of_a_gang_names_its_needs(engine: LocalEngine) -> None:
+    request = gang("a@0", slots=2, cpu=1, gpu=9, placement=Placement.TOGETHER, zone="b")
+    with pytest.raises(GangRejectedError) as rejected:
+        await engine.submit(request)
+    assert str(rejected.value) == (
+        "this machine can never hold the gang: it needs 2 slots with cpu=1, memory_bytes=0 and gpu=9 each,"
+        " placement together, label zone=b"
+    )
 
 
 async def test_local_engine_splits_the_machine_among_its_workers(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from iris.cores import MILLICORES, cores_of
+from iris.counts import counted
 from iris.errors import IrisError
 from iris.reasons import NO_SHORTAGE, Shortage
 
@@ -112,6 +113,13 @@ class GangRequest:
     need: Resources
     placement: Placement = Placement.ANY
     labels: tuple[tuple[str, str], ...] = ()
+
+    def describe(self) -> str:
+        """Return the needs of the gang as a text for people."""
+        need = f"cpu={self.need.cpu:g}, memory_bytes={self.need.memory_bytes} and gpu={self.need.gpu}"
+        rule = "" if self.placement is Placement.ANY else f", placement {self.placement.value}"
+        labels = "".join(f", label {key}={value}" for key, value in self.labels)
+        return f"{counted(self.slots, 'slot')} with {need} each{rule}{labels}"
 
 
 class GangState(enum.Enum):

@@ -246,9 +246,7 @@ class LocalEngine:
             return
         empty = [replace(machine, free=machine.total, tasks=0, alive=True) for machine in self._machines()]
         if choose_machines(gang, empty) is None:
-            raise GangRejectedError(
-                f"the gang needs {gang.slots} x {gang.need}, more than the capacity of this machine when it is idle"
-            )
+            raise GangRejectedError(f"this machine can never hold the gang: it needs {gang.describe()}")
         self._gangs[gang.gang_id] = self._waiting[gang.gang_id] = _Gang(gang)
         self._allocate_waiting()
 
