@@ -181,6 +181,8 @@ def test_machine_lists_of_slurm_are_expanded_to_names() -> None:
     assert count_slots(["n0", "n0", "n2"], "n[0-2]") == (2, 0, 1)
     with pytest.raises(ValueError, match="not in the order"):
         count_slots(["n1", "n0"], "n[0-1]")
+    with pytest.raises(ValueError, match=r"a slot runs on n7, which is not one of the job's machines n\[0-1\]"):
+        count_slots(["n7"], "n[0-1]")
 
 
 def test_comment_of_a_slurm_job_is_read_back_and_has_at_most_1000_characters() -> None:

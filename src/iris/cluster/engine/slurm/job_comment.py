@@ -80,10 +80,14 @@ def count_slots(where: Iterable[str], nodes: str) -> tuple[int, ...]:
         nodes: The job's machine list as Slurm writes it.
 
     Raises:
-        ValueError: The slots are not in the order of the machines.
+        ValueError: A slot is on a machine that is not in the list, or the slots are not in the order of the machines.
     """
     names = expand(nodes)
-    numbers = [names.index(name) for name in where]
+    numbers = []
+    for name in where:
+        if name not in names:
+            raise ValueError(f"a slot runs on {name}, which is not one of the job's machines {nodes}")
+        numbers.append(names.index(name))
     if numbers != sorted(numbers):
         raise ValueError(f"the slots are not in the order of the machines {nodes}")
     return tuple(numbers.count(number) for number in range(len(names)))
