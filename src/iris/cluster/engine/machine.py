@@ -16,8 +16,8 @@ def this_machine() -> Resources:
 
 
 def gpu_ids() -> tuple[int, ...]:
-    """Return the numbers of the NVIDIA GPUs that this process may use. `CUDA_VISIBLE_DEVICES` selects the GPUs by the
-    rules of CUDA.
+    """Return the numbers of the NVIDIA GPUs that this process may use. If the variable `CUDA_VISIBLE_DEVICES` is set,
+    only the GPUs count whose numbers the variable contains. Ids such as `GPU-…` in the variable are ignored.
     """
     found = sorted(
         int(path.name.removeprefix("nvidia"))

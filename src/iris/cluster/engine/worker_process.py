@@ -206,7 +206,11 @@ def start(
         env: The environment variables of the process.
         credentials: A function that returns the credentials, and is called once the process runs. The credentials pass
             through a pipe, because other users could read credentials in a command line or an environment.
-        prepared: A forked process that becomes the worker. None starts a new program.
+        prepared: A forked process that becomes the worker. If None, or if this process has ended, a new program is
+            started.
+
+    Raises:
+        OSError: The process cannot be started.
     """
     lock = try_lock(lock_file(workers, worker_id))
     assert lock is not None, f"{worker_id} runs already"

@@ -55,7 +55,7 @@ class RayEngine:
         lease_s: The seconds after which a worker ends if it has not reached the controller.
         worker_options: Additional arguments of the worker's command line, see worker/arguments.py.
         credentials: A function that returns the credentials of a worker, given the worker's id: a token, and the
-            controller's public keys.
+            controller's public key.
 
     Raises:
         InvalidArgumentError: `ray_address` has the wrong form.
@@ -158,7 +158,12 @@ class RayEngine:
         self._unwanted.discard(gang_id)
 
     async def snapshot(self) -> dict[str, GangStatus]:
-        """Return all gangs, see `Engine.snapshot`. The result is Ray's latest report, which is at most a second old."""
+        """Return all gangs, see `Engine.snapshot`. The result is Ray's latest report, which is about half a second old
+        while Ray answers, and at most about five seconds old.
+
+        Raises:
+            UnavailableError: Ray does not answer.
+        """
         self._reach().check()
         waiting = {gang_id: _parked_status(gang) for gang_id, gang in self._parked.items()}
         return waiting | {gang_id: known for gang_id, known in self._gangs.items() if gang_id not in self._unwanted}

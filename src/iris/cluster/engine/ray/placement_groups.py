@@ -67,7 +67,7 @@ Defer = Callable[[Callable[[], None]], None]
 
 
 class RejectedError(Exception):
-    """Ray can never allocate the gang."""
+    """An error: Ray can never allocate the gang. The error text contains the reason."""
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class _Gang:
     Attributes:
         group: Ray's placement group of the gang.
         slots: The number of slots of the gang.
-        need: The cores, bytes of memory, and GPUs of each slot.
+        need: The CPU in millicores, the bytes of memory, and the GPUs of each slot.
         actors: The actor of each slot, or None if the actor is missing or unknown.
         nodes: Ray's id of each slot's machine. Empty until the gang has its slots.
         machines: The name of each slot's machine at the time of the allocation.
@@ -130,6 +130,9 @@ class RayGangs:
             placement: The value of a `Placement`.
             labels: The labels that machines must have.
             on: The machines for a gang that needs no resources: `nodes` (Ray's ids) and `addresses`, one for each slot.
+
+        Raises:
+            RejectedError: Ray can never allocate the gang.
         """
         if gang_id in self._gangs:
             return

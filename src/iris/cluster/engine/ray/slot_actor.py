@@ -34,7 +34,9 @@ class SlotActor:
         worker_id: The id of the slot's worker.
         arguments: Additional arguments of the worker's command line, see worker/supervision/fork_client.py.
         lease_s: The lease of workers in seconds. If the slot is not released within this time after its worker has
-            ended, the controller is assumed to be gone and the whole gang is released. 0 means that the slot is kept.
+            ended, the controller is assumed to be gone and the whole gang is released. The gang is also released if the
+            worker is not started within this time, or within 60 s if the lease is shorter. 0 means that the slot is
+            kept.
     """
 
     def __init__(self, cluster_id: str, worker_id: str, arguments: Sequence[str], lease_s: float) -> None:

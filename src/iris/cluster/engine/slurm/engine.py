@@ -82,7 +82,7 @@ class SlurmEngine:
         lease_s: The seconds after which a worker ends if it has not reached the controller.
         worker_options: Additional arguments of the worker's command line, see worker/arguments.py.
         credentials: A function that returns the credentials of a worker, given the worker's id: a token, and the
-            controller's public keys.
+            controller's public key.
         look_s: The least number of seconds between two queries of Slurm.
         command_s: The seconds after which Slurm counts as unreachable if one of its commands has not returned.
         python: The path of the Python interpreter with Iris, the same on every machine.
@@ -195,7 +195,11 @@ class SlurmEngine:
         self._expire()
 
     async def snapshot(self) -> dict[str, GangStatus]:
-        """Return all gangs, see `Engine.snapshot`. The result is Slurm's report from at most `look_s` seconds ago."""
+        """Return all gangs, see `Engine.snapshot`. The result is Slurm's report from at most `look_s` seconds ago.
+
+        Raises:
+            UnavailableError: Slurm cannot be reached.
+        """
         await self._refresh_if_due()
         if self._error is not None:
             raise self._error
