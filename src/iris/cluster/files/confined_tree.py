@@ -39,7 +39,7 @@ def parts_of(path: str, what: str = "a path") -> list[str]:
     """Return the parts of a path inside of a directory. Empty parts and "." are left out.
 
     Raises:
-        InvalidArgumentError: The path is absolute, contains ".." or NUL, or is too long.
+        InvalidArgumentError: The path is absolute, contains ".." or NUL, is not valid UTF-8, or is too long.
     """
     if path.startswith("/"):
         refuse_path(what, path, "is absolute")
@@ -145,6 +145,7 @@ class ConfinedTree:
         """Open a regular file for reading, and return its descriptor.
 
         Raises:
+            InvalidArgumentError: `parts_of` refuses the path.
             NotFoundError: There is no such file.
             FailedPreconditionError: The path leads to something else than a regular file, or out of the root.
             OSError: The file cannot be opened.
@@ -160,7 +161,9 @@ class ConfinedTree:
         return fd
 
     def open_directory(self, path: str) -> int:
-        """Open a directory, and return its descriptor. The errors are the errors of `open_file`."""
+        """Open a directory, and return its descriptor. The errors are the errors of `open_file`, except that a path
+        must lead to a directory.
+        """
         with self.locate(path) as (directory, name):
             try:
                 return os.open(name, OPEN_DIRECTORY, dir_fd=directory)
@@ -171,6 +174,7 @@ class ConfinedTree:
         """Return the status of a file.
 
         Raises:
+            InvalidArgumentError: `parts_of` refuses the path.
             NotFoundError: There is no such file.
             FailedPreconditionError: The path leads out of the root.
             OSError: A part of the path cannot be opened.
@@ -185,6 +189,7 @@ class ConfinedTree:
         """Create a directory and its missing parents. An existing directory is left as it is.
 
         Raises:
+            InvalidArgumentError: `parts_of` refuses the path.
             FailedPreconditionError: A part of the path is not a directory, or leads out of the root.
             OSError: A directory cannot be created.
         """

@@ -35,7 +35,9 @@ def list_page(tree: ConfinedTree, path: str, *, recursive: bool, page_token: str
     Raises:
         NotFoundError: There is no file at the path.
         InvalidArgumentError: The path or the token is not a path inside of the tree.
+        FailedPreconditionError: A link leads out of the tree.
         ResourceExhaustedError: A directory has more than `MAX_NAMES` files.
+        OSError: The directory at the path cannot be read.
     """
     begin = parts_of(path)
     status = tree.status(path)

@@ -79,6 +79,7 @@ class OutputPack:
         size: The size of the whole pack in bytes.
         index_bytes: The size of the index at the end of the pack.
         skipped: How many pipes, sockets and other files are listed in the index without contents.
+        num_files: The number of regular files.
 
     Raises:
         ResourceExhaustedError: There are more than `MAX_FILES` files.
@@ -110,7 +111,8 @@ class OutputPack:
         """Return up to `count` bytes of the pack.
 
         Raises:
-            OutputsChangedError: A file has changed.
+            OutputsChangedError: A file has become shorter or has disappeared.
+            OSError, IrisError: A file cannot be opened.
         """
         parts: list[bytes] = []
         end = min(position + count, self.size)
@@ -203,7 +205,11 @@ class StoredPack:
                 parent = posixpath.dirname(parent)
 
     def find(self, path: str) -> TaskFile | None:
-        """Return the file at a path, or None. Symbolic links inside of the outputs are resolved."""
+        """Return the file at a path, or None. Symbolic links inside of the outputs are resolved.
+
+        Raises:
+            InvalidArgumentError: The path is absolute or leads out of the outputs.
+        """
         name = "/".join(parts_of(path))
         if not name:
             return TaskFile(type=cluster_pb2.FILE_TYPE_DIRECTORY, mode=0o755)

@@ -15,7 +15,8 @@ from .trailer import Trailer
 
 
 class CallerModules:
-    """Chooses the modules for loading one result in this process. No module is added to `sys.modules`.
+    """Chooses the modules for loading one result in this process. Modules that are made from the pickle are not added
+    to `sys.modules`.
 
     Args:
         trailer: The trailer of the result, if the result has a trailer.
@@ -28,7 +29,9 @@ class CallerModules:
         self._found: dict[str, types.ModuleType | None] = dict.fromkeys(differing)
 
     def imported(self, name: str) -> types.ModuleType | None:
-        """Return this process's module if its source equals the source in the task, and None otherwise."""
+        """Return this process's module if its source equals the source in the task, and None otherwise. A module with
+        an equal source is imported if this process has not imported it yet.
+        """
         if name not in self._found:
             self._found[name] = self._find(name)
         return self._found[name]

@@ -128,7 +128,7 @@ class TaskModules:
         found = {name: find_module(name) for name in names}
         for name in names:
             self._import_folders(name, found[name])
-        # The imported packages that have another version on this machine, each with the name of one of its modules.
+        # The packages that have another version on this machine, each with the name of one of its modules.
         others: dict[_Unit, str] = {}
         for name in names:
             if name in differing or self._is_other(name, found):

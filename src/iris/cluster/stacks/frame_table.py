@@ -53,7 +53,11 @@ class FrameTable:
 
 
 def translate(positions: Sequence[int], translation: Sequence[int]) -> list[int]:
-    """Translate a stack from one table of frames into another table. Frames that the other table does not contain are
+    """Translate a stack from one table of frames into another table. Positions that lie outside of the first table are
     left out.
+
+    Args:
+        positions: The positions of the stack's frames in the first table.
+        translation: The position in the other table of each frame of the first table.
     """
     return [translation[position] for position in positions if 0 <= position < len(translation)]
