@@ -41,15 +41,27 @@ class BrokenStreams:
 
 
 @pytest.mark.parametrize(
-    ("messages", "pauses_s"),
-    [pytest.param(1, [1, 2, 4, 8, 8], id="first-message-only"), pytest.param(2, [1, 1, 1, 1, 1], id="working-stream")],
+    ("lasts_s", "pauses_s"),
+    [pytest.param(1, [1, 2, 4, 8, 8], id="breaks-soon"), pytest.param(5, [1, 1, 1, 1, 1], id="works-for-a-while")],
 )
-async def test_pauses_between_streams_grow_while_each_stream_breaks_after_its_first_message(
-    messages: int, pauses_s: list[float]
+async def test_pauses_between_streams_grow_while_each_stream_breaks_soon_after_its_messages(
+    lasts_s: int, pauses_s: list[float]
 ) -> None:
     seen: list[float] = []
-    pauses = Backoff(1, 8, factor=lambda *bounds: seen.append(pauses.expected_s) or 0)  # type: ignore[func-returns-value]
-    calls = BrokenStreams(messages, streams=len(pauses_s) + 1)
+    now_s = 0
+
+    def pass_time() -> float:
+        nonlocal now_s
+        now_s += lasts_s
+        return now_s
+
+    pauses = Backoff(
+        1,
+        8,
+        factor=lambda *bounds: seen.append(pauses.expected_s) or 0,  # type: ignore[func-returns-value]
+        clock_s=pass_time,
+    )
+    calls = BrokenStreams(messages=2, streams=len(pauses_s) + 1)
     tunnel = TaskTunnel(calls, "job", 0, TunnelEvents(print), when_running="", pauses=pauses)  # type: ignore[arg-type]
     assert (await tunnel.run()).text == "the end"
     assert seen == pauses_s

@@ -26,6 +26,24 @@ def test_backoff_after_reset_begins_anew() -> None:
     assert backoff.expected_s == backoff.next_s() == 0.1
 
 
+def test_backoff_begins_anew_only_after_a_stream_that_worked_for_five_seconds_since_its_first_message() -> None:
+    now_s = 0.0
+    backoff = Backoff(1.0, 8.0, factor=exact, clock_s=lambda: now_s)
+
+    def pause_after(*messages_s: float, end_s: float) -> float:
+        """Return the pause after a stream that brought messages at these times since its start."""
+        nonlocal now_s
+        began_s = now_s
+        for message_s in messages_s:
+            now_s = began_s + message_s
+            backoff.answered()
+        now_s = began_s + end_s
+        return backoff.next_s()
+
+    assert [pause_after(0.0, end_s=1.0), pause_after(0.0, 4.0, end_s=4.9), pause_after(60.0, end_s=61.0)] == [1, 2, 4]
+    assert [pause_after(0.0, 4.0, end_s=5.0), pause_after(end_s=60.0), pause_after(end_s=1.0)] == [1, 2, 4]
+
+
 def test_limit_of_a_backoff_shortens_only_the_next_pause() -> None:
     backoff = Backoff(1.0, 8.0, factor=exact)
     backoff.next_s()

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 from playwright.sync_api import Page, Route, expect
-from support.browser_pages import Pages, go_to
+from support.browser_pages import Pages, go_to, try_now
 from support.cluster import unique
 from support.controller_thread import ControllerThread
 from support.waiting import wait_until
@@ -116,6 +116,30 @@ def test_call_of_the_page_that_is_never_answered_is_repeated(page: Page) -> None
     expect(sign_out).not_to_be_visible()  # The page does not know yet who is signed in.
     page.clock.run_for(24_000)
     expect(sign_out).to_be_visible()
+
+
+def test_page_whose_stream_always_breaks_after_its_first_message_asks_less_and_less_often(page: Page) -> None:
+    message = pb.Controller.WatchJobsResponse().SerializeToString()
+    envelope = b"\0" + len(message).to_bytes(4) + message
+    asked = 0
+
+    def break_after_one_message(route: Route) -> None:
+        nonlocal asked
+        asked += 1
+        route.fulfill(content_type="application/connect+proto", body=envelope)
+
+    page.add_init_script("delete window.SharedWorker")
+    page.route("**/WatchJobs", break_after_one_message)
+    page.clock.install()
+    load(page)
+    lost = page.get_by_text("The connection was lost")
+    for _ in range(30):
+        expect(lost).to_be_visible()
+        page.clock.run_for(1_000)
+    assert 4 < asked < 15
+    page.unroute("**/WatchJobs")
+    try_now(page)
+    expect(lost).not_to_be_visible()
 
 
 SILENT_WORKER = """

@@ -217,7 +217,7 @@ test("input that the worker has no room for is sent again", async () => {
   session.close();
 });
 
-test("pauses grow while each call or stream fails after its first message, and begin again after a success", async () => {
+test("pauses grow while each call fails, and while each stream breaks soon after its messages", async () => {
   const pauses: number[] = [];
   const pause = async (ms: number) => {
     pauses.push(ms);
@@ -243,15 +243,13 @@ test("pauses grow while each call or stream fails after its first message, and b
   assert.ok(grow(await run({ write: fails, follow: holds }, 5)));
 
   const works = () => turn().then(() => create(WriteTunnelResponseSchema));
-  let messages = 1;
   const breaks: ExecCalls["follow"] = async (request, onMessage) => {
     request();
-    for (let index = 0; index < messages; index += 1) onMessage(opened);
+    onMessage(opened);
+    onMessage(opened);
     await turn();
   };
   assert.ok(grow(await run({ write: works, follow: breaks }, 5)));
-  messages = 2;
-  assert.ok((await run({ write: works, follow: breaks }, 5)).every((ms) => ms <= 300));
 });
 
 test("a session that is gone after a lost connection fails without an exit code", async () => {

@@ -33,3 +33,18 @@ test("pauses double up to 15 s, and begin again after a success", () => {
   backoff.reset();
   assert.equal(backoff.next(), 300);
 });
+
+test("pauses begin again only after a stream that has worked for five seconds since its first message", () => {
+  let nowMs = 0;
+  const backoff = new Backoff(() => 1, () => nowMs);
+  const pauseAfter = (...messagesMs: readonly number[]) => {
+    for (const ms of messagesMs) {
+      nowMs += ms;
+      backoff.answered();
+    }
+    nowMs += 1_000;
+    return backoff.next();
+  };
+  assert.deepEqual([pauseAfter(0), pauseAfter(0, 1_000), pauseAfter(60_000)], [300, 600, 1200]);
+  assert.deepEqual([pauseAfter(0, 2_000, 2_000), pauseAfter(0), pauseAfter()], [300, 600, 1200]);
+});

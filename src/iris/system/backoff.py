@@ -8,6 +8,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 _JITTER = (0.5, 1.5)  # Each pause is multiplied by a random factor, so that many clients do not retry at once.
+# A stream that breaks sooner after its first message counts as a failure. Otherwise a server that drops each stream
+# after the first message would get requests without growing pauses. STEADY_MS of web/src/rpc/backoff.ts is the same.
+_STEADY_S = 5.0
 
 
 class Backoff:
@@ -17,15 +20,23 @@ class Backoff:
         first_s: The first pause, in seconds.
         longest_s: The longest pause, in seconds.
         factor: A function that returns a random number between two bounds. A test passes another function.
+        clock_s: A function that returns the time of the monotonic clock, in seconds.
     """
 
     def __init__(
-        self, first_s: float, longest_s: float, *, factor: Callable[[float, float], float] = random.uniform
+        self,
+        first_s: float,
+        longest_s: float,
+        *,
+        factor: Callable[[float, float], float] = random.uniform,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._first_s = first_s
         self._longest_s = longest_s
         self._factor = factor
+        self._clock_s = clock_s
         self._next_s = first_s
+        self._answered_s: float | None = None  # The time of the first message since the last pause.
 
     @property
     def expected_s(self) -> float:
@@ -36,6 +47,9 @@ class Backoff:
         """Return the next pause in seconds. Each pause is twice as long as the pause before, up to the longest
         pause.
         """
+        if self._answered_s is not None and self._clock_s() - self._answered_s >= _STEADY_S:
+            self.reset()
+        self._answered_s = None
         pause_s = self._next_s * self._factor(*_JITTER)
         self._next_s = min(2 * self._next_s, self._longest_s)
         return pause_s
@@ -44,8 +58,15 @@ class Backoff:
         """Shorten the next pause to at most `longest_s` seconds."""
         self._next_s = min(self._next_s, longest_s)
 
+    def answered(self) -> None:
+        """Record a message of a stream. If the stream works for 5 s after its first message, the next pause is the
+        first pause again.
+        """
+        if self._answered_s is None:
+            self._answered_s = self._clock_s()
+
     def reset(self) -> None:
-        """Begin again with the first pause. Call this method after a success."""
+        """Begin again with the first pause. Call this method after a successful call."""
         self._next_s = self._first_s
 
 

@@ -56,7 +56,8 @@ export interface KeptStream<I extends DescMessage, O extends DescMessage> {
 
 /**
  * Keeps a stream open until the controller ends it, or `signal` is aborted. After a lost connection the stream is
- * opened again, after pauses that grow to 15 s, and the bar of the page says that the connection was lost.
+ * opened again, after pauses that grow to 15 s, and the bar of the page says that the connection was lost. The pauses
+ * grow also if each connection breaks soon after its first message.
  *
  * If the tabs of the page follow more streams than the browser has connections, the stream is open in turns: every few
  * seconds it gets what is new. It stays open again when the user looks at this tab.
@@ -83,7 +84,7 @@ export async function keepStream<I extends DescMessage, O extends DescMessage>(s
             if (isFirst) {
               isFirst = false;
               sinceMs = 0;
-              backoff.reset();
+              backoff.answered();
               streamWorks(stream);
               staying = setTimeout(() => streamContinues(stream), STAYING_MS);
               void untilLook(AbortSignal.any([signal, open.signal])).then((hasLooked) => {

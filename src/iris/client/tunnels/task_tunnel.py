@@ -204,14 +204,10 @@ class TaskTunnel:
         request = OpenTunnelRequest(job_id=self._job_id, task_index=self._task_index, tunnel_id=self._tunnel_id)
         if self.attempt_id is not None:
             request.attempt_id, request.resume = self.attempt_id, True
-        is_first = True
         async with aclosing(self._calls.messages(request)) as messages:
             async for message in messages:
                 self._silent_since_s, self._is_silence_told = None, False
-                # Only a second message of the stream counts as a success. A stream may break after its first message.
-                if not is_first:
-                    self._backoff.reset()
-                is_first = False
+                self._backoff.answered()
                 if message.HasField("closed"):
                     return message.closed
                 if message.waiting:

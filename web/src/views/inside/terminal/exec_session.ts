@@ -53,7 +53,6 @@ export class ExecSession {
   private readonly abort = new AbortController();
   private attemptId: number | null = null;
   private isOpen = false;
-  private isFirst = true; // Whether the present stream has had no message yet.
   private hasStarted = false;
   private exit: Outcome | null = null;
   private received = new Uint8Array(0); // The beginning of a message of the channel CONTROL.
@@ -115,10 +114,10 @@ export class ExecSession {
 
   private async follow(): Promise<void> {
     const { signal } = this.abort;
-    const request = () => {
-      this.isFirst = true;
-      return { tunnelId: this.tunnelId, ...(this.attemptId !== null && { attemptId: this.attemptId, resume: true }) };
-    };
+    const request = () => ({
+      tunnelId: this.tunnelId,
+      ...(this.attemptId !== null && { attemptId: this.attemptId, resume: true }),
+    });
     while (!signal.aborted) {
       try {
         await this.calls.follow(request, (message) => this.apply(message), signal);
@@ -140,9 +139,7 @@ export class ExecSession {
 
   private apply(message: TunnelMessage): void {
     if (this.abort.signal.aborted) return;
-    // A stream that breaks after its first message does not count as a success.
-    if (!this.isFirst) this.reopening.reset();
-    this.isFirst = false;
+    this.reopening.answered();
     if (message.waiting) this.events.onWaiting(message.waiting);
     if (message.opened) {
       this.attemptId = message.opened.attemptId;

@@ -122,7 +122,7 @@ class Watch(Generic[Item]):
     def _answered(self) -> None:
         """Record that the controller has answered."""
         self._silent_since, self._is_silence_told, self._unreachable = None, False, None
-        self._backoff.reset()
+        self._backoff.answered()
 
     def _note_silence(self, error: UnavailableError) -> None:
         self._unreachable = error
