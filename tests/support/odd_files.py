@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
@@ -49,8 +50,11 @@ class OddFileSystem(LocalFileSystem):
         super().put_file(lpath, rpath, *args, **kwargs)
 
     def get_file(self, rpath: str, lpath: str, *args: Any, **kwargs: Any) -> None:
-        self._copying(rpath)
-        super().get_file(rpath, lpath, *args, **kwargs)
+        # The file is opened before the wait, as by a server that has begun to answer. Therefore the copy succeeds even
+        # if the file is removed during the wait.
+        with open(str(self._strip_protocol(rpath)), "rb") as file:
+            self._copying(rpath)
+            Path(lpath).write_bytes(file.read())
 
     def rm_file(self, path: str) -> None:
         self._fail()

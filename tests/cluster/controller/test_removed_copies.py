@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.log_keeping import KeptLogs, Read, files
+from support.log_keeping import KeptLogs, Read, files, read
 from support.odd_files import OddFileSystem, odd_files
 
 from iris.cluster.controller.logs.removal.removed_copies import REMOVED_WITH_JOB
 from iris.cluster.controller.logs.removal.retention import Retention
 from iris.cluster.logs.segments import list_segments
-from iris.errors import UnavailableError
+from iris.errors import NotFoundError, UnavailableError
 
 pytestmark = pytest.mark.anyio
 DAY_MS = 86_400_000
@@ -49,6 +49,28 @@ async def remove(logs: KeptLogs, *names: str) -> None:
         async with logs.keeper.job_log_removal.copies_removed(records):
             pass
         await logs.keeper.job_log_removal.remove(records)
+
+
+async def hang_while_fetching(logs: KeptLogs, name: str) -> asyncio.Task[Read]:
+    """Add an ended job whose log is only at the log location. Return a reader of the log, for which the log location
+    does not answer.
+    """
+    logs.add_ended(name, b"all of it\n")
+    await logs.keeper.sweep()
+    assert not list_segments(logs.path(name))
+    OddFileSystem.entered.clear()
+    OddFileSystem.go_on.clear()
+    reader = asyncio.create_task(logs.read(name))
+    await asyncio.to_thread(OddFileSystem.entered.wait, 30)
+    return reader
+
+
+async def remove_from_table(logs: KeptLogs, name: str) -> None:
+    """Remove an ended job and its logs."""
+    record = logs.jobs[name]
+    logs.table.conclude(record)
+    logs.table.forget(record)
+    await remove(logs, name)
 
 
 async def remove_in_several_tries(logs: KeptLogs, *names: str) -> None:
@@ -138,6 +160,37 @@ async def test_log_fetched_during_a_failed_removal_is_copied_again(tmp_path: Pat
         await removal
     await logs.keeper.sweep()
     assert files(logs.stored("away")) == files(logs.path("away"))
+
+
+async def test_fetch_that_hangs_during_the_removal_of_its_job_changes_no_log_of_a_new_job_with_the_same_name(
+    tmp_path: Path,
+) -> None:
+    logs = kept_logs(tmp_path, Retention(keep_bytes=0))
+    reader = await hang_while_fetching(logs, "same")
+    await remove_from_table(logs, "same")
+    logs.now_ms += 1
+    logs.add_ended("same", b"of the new job\n")
+    OddFileSystem.go_on.set()
+    with pytest.raises(NotFoundError, match="job 'same' was removed while its logs were being read"):
+        await reader
+    assert read(logs.path("same")) == Read(b"of the new job\n")
+    assert await logs.read("same") == Read(b"of the new job\n")
+    assert [path.name for path in logs.directories.root.iterdir()] == [logs.path("same").parent.name]
+
+
+async def test_reader_of_a_new_job_does_not_wait_for_a_fetch_of_a_removed_job_with_the_same_name(
+    tmp_path: Path,
+) -> None:
+    logs = kept_logs(tmp_path, Retention(keep_bytes=0))
+    reader = await hang_while_fetching(logs, "same")
+    await remove_from_table(logs, "same")
+    logs.now_ms += 1
+    logs.add_ended("same", b"of the new job\n")
+    assert await logs.read("same") == Read(b"of the new job\n")
+    assert not reader.done()
+    OddFileSystem.go_on.set()
+    with pytest.raises(NotFoundError):
+        await reader
 
 
 async def test_copy_that_hangs_blocks_only_the_removal_of_its_own_job(tmp_path: Path) -> None:

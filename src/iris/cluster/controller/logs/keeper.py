@@ -15,13 +15,15 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from iris.cluster.controller.background import BackgroundTasks
-from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.jobs.job_record import JobRecord
+from iris.cluster.controller.jobs.job_table import JobTable, removed_meanwhile
+from iris.cluster.controller.logs.fetches import LogFetches
 from iris.cluster.controller.logs.folding import OLD, FoldedLogs
 from iris.cluster.controller.logs.logged_attempts import LoggedAttempts, stored_as
 from iris.cluster.controller.logs.receive import Piece, UploadedLog, UploadedLogs
@@ -29,7 +31,7 @@ from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.removal.job_log_removal import JobLogRemoval
 from iris.cluster.controller.logs.removal.removed_copies import RemovedCopies
 from iris.cluster.controller.logs.removal.retention import Retention
-from iris.cluster.controller.logs.sweep import LogClaims, LogSweep, fetch_log
+from iris.cluster.controller.logs.sweep import LogClaims, LogSweep
 from iris.cluster.controller.outputs.output_store import OutputKeeping
 from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.folded.database_name import DATABASE_NAME
@@ -49,7 +51,6 @@ _SWEEP_S = 60.0
 _SWEEP_SHARE = 0.02
 # A log that was fetched for a reader stays on this machine for one hour.
 _IN_USE_MS = 3_600_000
-_FETCHES = 8  # The largest number of logs that are fetched from the log location at the same time.
 _log = logging.getLogger(__name__)
 
 
@@ -117,10 +118,8 @@ class LogKeeper:
         )
         # The directories of tasks that existed when this process started.
         self._earlier: set[str] = set()
-        # Fetches of logs have threads of their own. A log location that does not answer must not occupy the threads
-        # that other parts of the controller share.
-        self._fetches = ThreadPoolExecutor(_FETCHES, thread_name_prefix="log-fetches")
-        self._fetching: dict[str, asyncio.Future[None]] = {}
+        location = keeping.location
+        self._fetches = LogFetches(keeping.directories.root, location, self._writing) if location is not None else None
         self._used_ms: dict[str, int] = {}  # The time when a reader last opened a log, by the log's name.
         self._readers: Counter[str] = Counter()
         self._background = BackgroundTasks()
@@ -152,11 +151,9 @@ class LogKeeper:
         """Stop sweeping and fetching. Workers can still upload their last logs."""
         if self._keeping.location is not None:
             self._keeping.location.close()
-        fetching = list(self._fetching.values())
-        for fetch in fetching:
-            fetch.cancel()
+        if self._fetches is not None:
+            await self._fetches.close()
         await self._background.cancel()
-        await asyncio.gather(*fetching, return_exceptions=True)
         await asyncio.to_thread(self._folded.close)
 
     # For readers.
@@ -178,29 +175,37 @@ class LogKeeper:
             The directory of the log.
 
         Raises:
+            NotFoundError: There is no such job, or the job was removed during the fetch.
             UnavailableError: The log cannot be fetched.
         """
-        path, location = self.attempt(task_id, attempt_id), self._keeping.location
-        if location is None:
+        path = self.attempt(task_id, attempt_id)
+        if self._fetches is None:
             return path
         name = self._directories.name(task_id, attempt_id)
         self._used_ms[name] = self._keeping.now_ms()
-        record = await self._jobs.find(parse_task_id(task_id)[0])
         await self._sweep.is_done_with(name)
-        fetching = self._fetching.get(name)
-        if fetching is None:
-            stored = stored_as(name, record)
-            fetching = asyncio.get_running_loop().run_in_executor(self._fetches, fetch_log, location, stored, path)
-            self._fetching[name] = fetching
-            fetching.add_done_callback(lambda _: self._fetching.pop(name, None))
+        record = await self._existing_job(task_id)
         try:
-            # The cancellation of one reader must not cancel the fetch, because other readers may wait for the same log.
-            await asyncio.shield(fetching)
+            if await self._fetches.fetch(name, stored_as(name, record)):
+                return path
         except OSError as error:
             if isinstance(error, UnavailableError):
                 raise
             raise UnavailableError(f"the log of {task_id!r} cannot be fetched: {error}") from error
-        return path
+        raise removed_meanwhile(record, what="logs")
+
+    async def _existing_job(self, task_id: str) -> JobRecord:
+        """Return the job of a task. The job was not removed while this method read it, so that a caller can begin a
+        fetch of one of its logs before the next await.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        while True:
+            removed = self._jobs.removed
+            record = await self._jobs.find(parse_task_id(task_id)[0])
+            if removed == self._jobs.removed:
+                return record
 
     @contextlib.contextmanager
     def reading(self, task_id: str, attempt_id: int) -> Iterator[None]:
@@ -305,9 +310,11 @@ class LogKeeper:
         except OSError as error:
             _log.warning("the folded logs of an earlier job with the same name cannot be removed: %s", error)
 
-    def _forget_use(self, names: Iterable[str]) -> None:
+    def _forget_use(self, names: Sequence[str]) -> None:
         for name in names:
             self._used_ms.pop(name, None)
+        if self._fetches is not None:
+            self._fetches.drop(names)
 
     async def sweep(self) -> None:
         """Copy complete logs to the log location, and remove the logs that the retention rules choose."""

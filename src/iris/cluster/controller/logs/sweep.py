@@ -32,9 +32,6 @@ from iris.cluster.logs.segments import (
     AWAY,
     END,
     LogEnd,
-    has_end,
-    is_away,
-    list_files,
     list_segment_files,
     list_segments,
     read_end,
@@ -379,28 +376,6 @@ class LogSweep:
         if path.exists() or find_folded(path) is None:
             remove_log(path, reason, end)
         return end
-
-
-def fetch_log(location: LogLocation, name: str, path: Path) -> None:
-    """Fetch a log from the log location, unless this machine has the whole log. If the log location does not have the
-    log, this function does not leave an empty directory on this machine.
-
-    Raises:
-        UnavailableError: A file of the log could not be fetched.
-        OSError: A file of the log could not be written on this machine.
-    """
-    if not is_away(path) and (has_end(path) or list_segments(path)):
-        return
-    away = path / AWAY
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    away.touch()  # The file `away` is written first, so that the log counts as incomplete if the fetch fails.
-    location.fetch(name, path)
-    if list_files(path):
-        (path / STORED).touch()
-    away.unlink()
-    with contextlib.suppress(OSError):  # Only empty directories are removed, because `rmdir` fails for all others.
-        path.rmdir()
-        path.parent.rmdir()
 
 
 def remove_log(path: Path, reason: str, end: LogEnd | None = None) -> None:

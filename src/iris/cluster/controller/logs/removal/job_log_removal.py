@@ -9,7 +9,7 @@ import contextlib
 import logging
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 
 from iris.cluster.controller.jobs.job_record import JobRecord
@@ -42,7 +42,7 @@ class JobLogRemoval:
         claims: LogClaims,
         copies: RemovedCopies,
         writing: Executor,
-        on_removed: Callable[[Iterable[str]], None],
+        on_removed: Callable[[Sequence[str]], None],
     ) -> None:
         self._directories = directories
         self._folded = folded
