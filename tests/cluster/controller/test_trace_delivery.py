@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence
 
 import pytest
@@ -16,6 +17,7 @@ from iris.cluster.controller.tracing.otlp import CollectorAnswer
 from iris.cluster.controller.tracing.span_encoding import encode_spans
 from iris.cluster.controller.tracing.spans import Span, Trace
 from iris.cluster.controller.tracing.trace_delivery import TraceDelivery
+from iris.event_log.events import EventRecord
 
 pytestmark = pytest.mark.anyio
 TRACE = Trace(bytes(range(16)), "")
@@ -90,6 +92,22 @@ async def test_spans_that_cannot_be_encoded_are_dropped_and_the_others_are_sent(
     dropped, problem = delivery.tally.pop_unreported()
     assert (delivery.tally.sent, dropped) == (2, 1)
     assert problem.startswith("a span cannot be made: error: ")
+
+
+async def test_thousands_of_invalid_spans_cause_one_warning_without_a_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    collector = Collector()
+    delivery = delivery_to(collector)
+    for span in [*[INVALID] * (trace_delivery._MOST_PENDING + 1000), GOOD]:
+        delivery.pending.add(span)
+    await stop_during_a_request(delivery, collector)
+    (warning,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.exc_info is None
+    assert isinstance(warning, EventRecord)
+    assert warning.msg == "traces.dropped"
+    assert warning.fields["count"] == trace_delivery._MOST_PENDING
+    assert warning.fields["error"].startswith("a span cannot be made: error: ")
 
 
 async def test_delivery_that_stops_sends_all_remaining_spans() -> None:

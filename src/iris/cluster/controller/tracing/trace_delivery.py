@@ -286,7 +286,9 @@ class TraceDelivery:
         return b"".join(parts), len(parts)
 
     def _drop_invalid(self, error: Exception) -> None:
-        _log.error("a span cannot be made", exc_info=error)
+        # The traceback is logged only at the level DEBUG, because one client may cause thousands of invalid spans.
+        # `_report_drops` logs one warning about all invalid spans of a minute.
+        _log.debug("a span cannot be made", exc_info=error)
         self.tally.drop(Drop.INVALID, f"a span cannot be made: {type(error).__name__}: {error}")
 
     async def _send(self, page: _Page) -> CollectorAnswer:
