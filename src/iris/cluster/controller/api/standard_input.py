@@ -116,9 +116,12 @@ class StandardInput:
             answer = await call_async(worker.stub.write_stdin, passed, peer)
         except (NotFoundError, UnavailableError, DeadlineExceededError):
             return None
-        if answer.position > 0:
-            self._taken.add(record.job_id)
-        is_all = answer.position >= request.position + len(request.data)
-        if answer.closed or (request.end and is_all):
-            self._ended.add(record.job_id)
+        # A job that has ended meanwhile starts no further attempt. If its id were added to the sets now, the id could
+        # stay there after `forget_job`, and would count for a new job with the same name.
+        if not record.job.is_finished:
+            if answer.position > 0:
+                self._taken.add(record.job_id)
+            is_all = answer.position >= request.position + len(request.data)
+            if answer.closed or (request.end and is_all):
+                self._ended.add(record.job_id)
         return Response(attempt_id=attempt_id, position=answer.position, closed=answer.closed)
