@@ -143,9 +143,9 @@ class Controller:
             clients.
         events: The object that stores the events of the cluster and sends them to webhooks.
         cluster_check: The object that checks the cluster for `iris doctor`.
-        removal, submissions, resubmissions, workspaces, queries, control, stdin, reports, cluster, endpoints, logs,
-        files, outputs, usage: The objects that answer the calls of clients and workers. Each one is named after its
-            subject.
+        removal, submissions, resubmissions, workspaces, queries, results, control, stdin, reports, cluster, endpoints,
+        logs, files, outputs, usage: The objects that answer the calls of clients and workers. Each one is named after
+            its subject.
     """
 
     def __init__(

@@ -39,7 +39,11 @@ class EndpointCalls:
                 an attempt.
 
         Raises:
+            NotFoundError: There is no such job.
             FailedPreconditionError: The job has ended.
+            InvalidArgumentError: The name or the address is invalid.
+            ResourceExhaustedError: The endpoint is too large, or there are too many endpoints.
+            AlreadyExistsError: Another job has the name.
         """
         if request.job_id:
             job = (await self._jobs.find(request.job_id)).job
@@ -52,18 +56,36 @@ class EndpointCalls:
         return endpoint_id
 
     async def unregister(self, endpoint_id: str) -> None:
-        """Remove an endpoint, and return once the removal is saved."""
+        """Remove an endpoint, and return once the removal is saved.
+
+        Raises:
+            NotFoundError: There is no such endpoint.
+        """
         self._endpoints.unregister(endpoint_id)
         await self._saver.saved()
 
     async def lookup(self, name: str) -> Endpoint:
-        """Return the endpoint with the requested name."""
+        """Return the endpoint with the requested name.
+
+        Raises:
+            NotFoundError: There is no endpoint with this name.
+        """
         answer = self._endpoints.lookup(name)
         await self._saver.settled()
         return answer
 
     async def list(self, prefix: str, page_size: int, page_token: str, job_id: str = "") -> Page[Endpoint]:
-        """Return a page of the endpoints whose names start with a prefix, of one job or of all jobs."""
+        """Return a page of the endpoints whose names start with a prefix.
+
+        Args:
+            prefix: The beginning of the names of the endpoints.
+            page_size: The largest number of endpoints; 0 for as many as fit into an answer.
+            page_token: The token of the page; an empty string for the first page.
+            job_id: Only the endpoints of this job are listed; an empty string lists the endpoints of all jobs.
+
+        Raises:
+            InvalidArgumentError: The page size or the page token is invalid.
+        """
         made = self._endpoints.list(prefix, job_id, page_size=page_size, page_token=page_token)
         page = await self._slices.run(made)
         await self._saver.settled()

@@ -124,7 +124,8 @@ class Endpoints:
         """Remove an endpoint. If the endpoint was already removed, do nothing.
 
         Raises:
-            NotFoundError: No endpoint ever had this id, or the registry has forgotten the removed endpoint.
+            NotFoundError: No endpoint ever had this id, a later registration has replaced the endpoint, or the registry
+                has forgotten the removed endpoint.
         """
         endpoint = self._by_id.get(endpoint_id)
         if endpoint is None:
@@ -171,7 +172,7 @@ class Endpoints:
             prefix: The beginning of the names of the endpoints.
             job_id: Only the endpoints of this job are listed; an empty string lists the endpoints of all jobs.
             page_size: The largest number of endpoints; 0 for as many as fit into an answer.
-            page_token: The token of the previous page; an empty string for the first page.
+            page_token: The token of this page from the previous page; an empty string for the first page.
 
         Raises:
             InvalidArgumentError: The page size or the page token is invalid.

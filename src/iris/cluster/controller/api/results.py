@@ -58,7 +58,8 @@ class ResultStreams:
     async def messages(
         self, record: JobRecord, request: cluster_pb2.Controller.StreamResultsRequest
     ) -> AsyncGenerator[Response]:
-        """Yield the messages of one stream of results.
+        """Yield the messages of one stream of results. While nothing changes, an empty message follows every `BEAT_S`
+        seconds.
 
         1. Send the job at once, so that the caller learns the number of tasks.
         2. Send the tasks that have ended, in the order of their ends, in messages of limited size.

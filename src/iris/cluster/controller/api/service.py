@@ -28,8 +28,8 @@ _MANY_TASKS = 100
 
 
 def heavy_calls(controller: JobController) -> HeavyRules:
-    """Return the calls with large answers. Such calls wait in a fair queue, because their answers grow with the number
-    of jobs, tasks or machines.
+    """Return the calls with large answers. Such calls wait in a fair queue, because their answers contain results, or
+    grow with the number of jobs, tasks or machines.
     """
 
     def has_many_tasks(request: Any) -> bool:

@@ -58,8 +58,12 @@ class StandardInput:
         self._ended.discard(job_id)
 
     async def write(self, record: JobRecord, request: Request) -> Response:
-        """Pass `data` to the attempt in the request, or to the newest attempt; return the number of bytes that the
-        attempt has received.
+        """Pass standard input to the attempt that the request names, or to the live attempt of task 0 if it names none.
+
+        Returns:
+            The attempt, and the position up to which it has received input. `closed` means that no attempt accepts
+            further input. If no attempt has received the input after `_WAIT_S` seconds, the position is the position of
+            the request, and the client must repeat the call.
 
         Raises:
             FailedPreconditionError: The job was submitted without standard input.

@@ -1,7 +1,7 @@
 """Sends pages of the list of jobs, and their changes, to the clients that watch the list (`WatchJobs`).
 
-Clients that ask for the same page of the list share one watch. The watch reads the database once, when its first client
-comes, and then follows the changes of jobs:
+Clients that ask for the same page of the list share one watch. The watch reads the page from the memory and the
+database when its first client comes, and then follows the changes of jobs:
 1. When a job changes, each watch only notes the job, which costs a microsecond.
 2. Up to four times a second, and less often for many clients, the watch makes the messages of the noted jobs that are
    on its page, waits until the changes are saved, and announces the messages. If jobs have left the page, the watch
@@ -58,8 +58,9 @@ _MAX_MESSAGES = 8
 # If jobs are removed while the list is read from the database, the list is read again, up to this many times in total.
 # Afterwards the counts may include removed jobs.
 _LOADS = 3
-# After a message about changes, a watch pauses at least 20 times as long as the message took to make. Therefore a watch
-# uses at most a twentieth of the time of the controller's event loop.
+# After a message about changes, a watch pauses at least 20 times as long as the message took to make, but at most
+# `_LONGEST_PAUSE_S` seconds. Therefore a watch uses at most a twentieth of the time of the controller's event loop,
+# unless one message takes longer than 0.15 s.
 _PAUSE_SHARE = 20.0
 _LONGEST_PAUSE_S = 3.0
 # If more jobs have changed than this number of pages can show, the watch reads its page again, because that is cheaper
