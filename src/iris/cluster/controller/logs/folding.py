@@ -194,8 +194,13 @@ class FoldedLogs:
         return self._set_stored(names, is_stored=False)
 
     def mark_stored(self, names: Iterable[str]) -> None:
-        """Mark logs in the database, because the log location has them. The arguments and errors are the same as for
-        `unmark_stored`.
+        """Mark logs in the database, because the log location has them.
+
+        Args:
+            names: The directories of the logs, below the root of all logs.
+
+        Raises:
+            OSError: The database cannot be written.
         """
         self._set_stored(names, is_stored=True)
 

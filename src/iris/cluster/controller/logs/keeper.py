@@ -49,7 +49,7 @@ from iris.system.clock import now_for_ages_ms
 _SWEEP_S = 60.0
 # The log keeper may spend at most this share of its time on sweeps.
 _SWEEP_SHARE = 0.02
-# A log that was fetched for a reader stays on this machine for one hour.
+# If there is a log location, a log stays on this machine for at least an hour after a reader has opened it.
 _IN_USE_MS = 3_600_000
 _log = logging.getLogger(__name__)
 
@@ -209,8 +209,8 @@ class LogKeeper:
 
     @contextlib.contextmanager
     def reading(self, task_id: str, attempt_id: int) -> Iterator[None]:
-        """Return a context manager that prevents the removal of an attempt's log from this machine while the context is
-        open.
+        """Return a context manager that prevents sweeps from removing or folding an attempt's log while the context is
+        open. The removal of the job removes the log nevertheless.
         """
         name = self._directories.name(task_id, attempt_id)
         self._readers[name] += 1
@@ -237,8 +237,8 @@ class LogKeeper:
         return cluster_pb2.Controller.StoreLogsResponse(positions=positions)
 
     async def _limit(self, worker_id: str, piece: Piece) -> int | None:
-        """Return the number of bytes of an attempt's log to keep. Return None if the worker that uploads the log never
-        ran the attempt.
+        """Return the number of bytes of an attempt's log to keep. Return None if the uploaded part must not be stored,
+        because the job is unknown, or because the worker that uploads the log never ran the attempt.
         """
         try:
             job_id, task_index = parse_task_id(piece.task_id)

@@ -78,7 +78,7 @@ class LogService:
 
         Raises:
             NotFoundError: The task, the attempt or the log does not exist.
-            UnavailableError: The worker that has the log does not answer.
+            UnavailableError: The worker or the log location that has the log does not answer.
         """
         task = await self._saved_task(request.task_id)
         if not task.attempts and not request.HasField("attempt_id"):
@@ -239,7 +239,7 @@ class LogService:
         self, request: cluster_pb2.Worker.FetchTaskLogsRequest, attempt: cluster_pb2.TaskAttempt, caller: str
     ) -> cluster_pb2.Worker.FetchTaskLogsResponse | None:
         """Return a page of a log from the attempt's worker; None if the log has to be read from the kept logs."""
-        keeps = self._sources.keeper is not None and is_task_finished(attempt.state)
+        keeps = self._keeps(attempt)
         worker = self._sources.worker_with(request.task_id, attempt)
         if worker is None:
             if not keeps:

@@ -114,7 +114,7 @@ class UploadedLogs:
             The position of the next part to send; `UNWANTED` if no part is wanted.
 
         Raises:
-            InvalidArgumentError: A number in the part is invalid.
+            InvalidArgumentError: A number or the end of the log in the part is invalid.
             OSError: The part cannot be written.
         """
         if has_end(directory) or not directory.exists():

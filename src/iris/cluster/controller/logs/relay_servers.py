@@ -91,7 +91,7 @@ class RelayServers:
         return self._sources.source_of(self._record, read.task_index, read.attempt)
 
     def worker(self, server: WorkerRecord | None) -> Worker | None:
-        """Return the id and address of a worker."""
+        """Return the id and address of a worker; None for the kept logs."""
         return None if server is None else (server.identity.worker_id, server.identity.address)
 
     def is_lost(self, server: WorkerRecord | None) -> bool:
@@ -99,7 +99,7 @@ class RelayServers:
         return server is not None and server.is_dead
 
     def open(self, server: WorkerRecord | None, reads: Sequence[Read]) -> AsyncGenerator[StreamTaskLogsResponse]:
-        """Return the stream of an attempt's log, from a worker or from the kept logs."""
+        """Return one stream of the logs of some attempts, from a worker, or from the kept logs if `server` is None."""
         return self._kept_stream(reads) if server is None else self._worker_stream(server, reads)
 
     async def _worker_stream(

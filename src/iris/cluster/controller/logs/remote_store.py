@@ -99,7 +99,7 @@ class LogLocation:
                 os.replace(beside, directory / file)
 
     def end(self, name: str) -> LogEnd | None:
-        """Read the content of a log's file `end` at the log location. Return None if the file does not exist there.
+        """Return the content of a log's file `end` at the log location; None if the file is missing or damaged.
 
         Raises:
             UnavailableError: The log location could not be read.
@@ -138,8 +138,8 @@ class LogLocation:
             self._apply_users_umask(directory, 0o777)
 
     def _apply_users_umask(self, path: str, mode: int) -> None:
-        """Set the permissions of a file according to the user's umask. The controller itself runs with a stricter
-        umask.
+        """Set the permissions of a file or directory according to the user's umask. The controller itself runs with a
+        stricter umask.
         """
         if self._is_local and inherited_umask() >= 0:
             os.chmod(path, mode & ~inherited_umask())

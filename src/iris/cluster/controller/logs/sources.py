@@ -65,7 +65,9 @@ class LogSources:
         return worker
 
     def worker_with(self, task_id: str, attempt: cluster_pb2.TaskAttempt) -> WorkerRecord | None:
-        """Return the attempt's worker; None if the worker is lost, or if the controller keeps the whole log."""
+        """Return the attempt's worker. Return None if the worker is lost or has not registered, or if the controller
+        keeps the whole log.
+        """
         final = is_task_finished(attempt.state)
         if final and self.keeper is not None and self.keeper.is_complete(task_id, attempt.attempt_id):
             return None
@@ -84,7 +86,7 @@ class LogSources:
         """Open a kept log for a reader. The log is not removed until the caller closes the context `reading`.
 
         Raises:
-            NotFoundError: The log is not kept.
+            NotFoundError: The log is not kept, or the job was removed meanwhile.
             UnavailableError: The log is at the log location, which cannot be reached now.
         """
         task_id = make_task_id(record.job_id, index)

@@ -5,7 +5,7 @@ the log location. The file `away` exists while this machine does not have the wh
 `end` remains, with the size of the log and the reason of the removal. Therefore a reader of a removed log gets the
 reason instead of an empty log. A folded log has the same facts in its row (folding.py).
 
-All functions of this module except `LogSweep.sweep` block on the disk and the network, so they run in threads.
+Functions of this module that read or write logs block on the disk and the network, so they run in threads.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ class LogSweep:
         self._location = location
         self._retention = retention
         self._attempts = attempts
-        # Earlier sweeps have removed the logs of jobs that ended before this time from the log location. Therefore a
-        # sweep need not look for these logs again.
+        # Earlier sweeps have removed the logs of jobs that ended at this time or before it from the log location.
+        # Therefore a sweep need not look for these logs again.
         self._removed_until_ms = 0
         self._removing: set[str] = set()
         self._removal = asyncio.Lock()

@@ -32,7 +32,8 @@ class JobLogRemoval:
         claims: The logs that a sweep may change.
         copies: The object that removes copies from the log location.
         writing: The thread that writes uploaded parts of logs.
-        on_removed: A function that is called with the names of the logs when they are removed.
+        on_removed: A function that is called on the event loop with the names of the logs, before the logs are removed
+            from this machine.
     """
 
     def __init__(

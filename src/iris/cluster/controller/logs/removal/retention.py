@@ -39,7 +39,8 @@ class Found(NamedTuple):
     Attributes:
         name: The directory of the log, below the root of all logs.
         size: The size of the log's segments in bytes.
-        changed_ms: When a file of the log was last written, in milliseconds since the epoch.
+        changed_ms: When a file of the log was last written, in milliseconds since the epoch. For a folded log, when the
+            attempt ended.
         closed: Whether the log has a file `end`, so that the log is complete.
         stored: Whether the log location has the whole log.
         away: Whether the segments were removed from this machine, so that only the log location has the segments.
@@ -58,7 +59,7 @@ class Known(NamedTuple):
 
     Attributes:
         ended_ms: When the attempt ended, in milliseconds since the epoch; None if the attempt is live.
-        stored_as: The name of the attempt's log at the log location (see `sweep.stored_as`).
+        stored_as: The name of the attempt's log at the log location (see `logged_attempts.stored_as`).
     """
 
     ended_ms: int | None
