@@ -34,8 +34,8 @@ _ID_BYTES = 8
 _split = struct.Struct(f"{_ID_BYTES}s" * 5).unpack
 # The number of nanoseconds in a millisecond.
 _NS = 1_000_000
-# A later time is replaced by this time, because a span with a wrong time of a worker could not be encoded and would
-# block all later spans.
+# A later time is replaced by this time. Otherwise a span with a wrong time of a worker could not be encoded, and would
+# be dropped.
 _LATEST_MS = 2**64 // _NS - 1
 
 
@@ -174,7 +174,7 @@ def log_upload_span(trace: JobTrace, task_index: int, attempt_id: int, begin_ms:
         task_index: The index of the task.
         attempt_id: The id of the attempt.
         begin_ms: When the controller stored the first part of the log, in milliseconds since the epoch.
-        end_ms: When the controller stored the end of the log.
+        end_ms: When the controller stored the end of the log, in milliseconds since the epoch.
     """
     ids = trace.attempt_ids(task_index, attempt_id)
     return Span(trace.trace, ids.log_upload, ids.attempt, "log upload", begin_ms * _NS, max(begin_ms, end_ms) * _NS)

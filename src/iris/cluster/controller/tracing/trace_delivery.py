@@ -3,7 +3,7 @@
 The delivery follows the journal of events, and makes the spans of attempts and jobs from the stored times of the job.
 The database stores the number of the last event whose spans were sent. Therefore a collector that does not answer costs
 no memory, and a restarted controller sends the remaining spans. If the controller is killed before this number is
-stored, the spans of the last second are sent again, with the same ids.
+stored, the spans of the last request are sent again, with the same ids.
 
 The spans of calls and log uploads are only in memory, in a limited number (`pending_spans.py`).
 """
@@ -90,7 +90,7 @@ class _Page:
     Attributes:
         spans: The encoded spans in the request.
         num_spans: The number of spans in the request.
-        reached: The number of the last event whose spans are in the request.
+        reached: The number of the last event that was read for the request.
         num_pending: How many spans of calls and log uploads are in the request.
     """
 
@@ -173,7 +173,7 @@ class TraceDelivery:
             await self.close()
 
     async def _deliver_rest(self) -> None:
-        """Send the remaining spans. Stop when the collector refuses a request."""
+        """Send the remaining spans. Stop after a request whose spans would have to be sent again."""
         while self._has_work and await self.deliver_page():
             pass
 
