@@ -1,3 +1,3 @@
 """Records what happens in a cluster as numbered events, stores the newest events, and streams events to clients and
-webhooks. The controller, its calls and its storage import this package.
+webhooks. The controller, its calls and `iris.server` import this package.
 """

@@ -109,8 +109,8 @@ def read_newest(db: sqlite3.Connection, count: int) -> list[Event]:
 
 
 def read_page(db: sqlite3.Connection, after: int, until: int, chosen: EventFilter, limit: int) -> list[Event]:
-    """Return a page of the events that meet the conditions, the oldest first. Only events between two given numbers are
-    read.
+    """Return a page of the events that meet the conditions, the oldest first. Only events whose numbers are higher than
+    `after`, and at most `until`, are read.
     """
     clause, values = chosen.clause()
     statement = f"SELECT message FROM events WHERE number>? AND number<=? AND {clause} ORDER BY number LIMIT ?"
@@ -134,5 +134,7 @@ def count_after(db: sqlite3.Connection, after: int, chosen: EventFilter) -> int:
 
 
 def read_webhooks(db: sqlite3.Connection) -> dict[str, int]:
-    """Return the last delivered event of each webhook, by the hash of its URL."""
+    """Return the number of the last event that each delivery has handled, by the name of the delivery. The name of a
+    webhook is the hash of its URL.
+    """
     return {url_hash: int(number) for url_hash, number in db.execute("SELECT url_hash, number FROM webhooks")}

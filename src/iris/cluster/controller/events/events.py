@@ -89,7 +89,8 @@ class ClusterEvents:
         return self.traces is not None
 
     def start(self, start_task: Callable[[Coroutine[Any, Any, None]], object]) -> None:
-        """Begin to add log records of the controller to the event log, and to deliver events to webhooks.
+        """Begin to add events about log records of the controller to the journal, to deliver events to webhooks, and to
+        send spans.
 
         Args:
             start_task: A function that starts a coroutine, which ends when the controller stops.
@@ -102,7 +103,7 @@ class ClusterEvents:
             start_task(self.traces.run())
 
     def stop(self) -> None:
-        """Stop adding log records of the controller to the event log."""
+        """Stop adding events about log records of the controller to the journal."""
         if self._logged is not None:
             logging.getLogger("iris").removeHandler(self._logged)
 

@@ -1,3 +1,3 @@
-"""Sends events to the URLs that the operator of the cluster has configured. Only the controller and its server import
-this package.
+"""Sends events to the URLs that the operator of the cluster has configured. Only the controller and `iris.server`
+import this package.
 """

@@ -15,7 +15,7 @@ SECRET_FILE = "webhook.secret"
 def find_secret(given_file: str, given: str, own_file: Path | None) -> str:
     """Return the secret that signs requests to webhooks, from the first source that has a secret.
 
-    The sources of the secret that signs requests to webhooks, in the order in which they are tried:
+    The sources, in the order in which they are tried:
     1. The secret in the file that the operator has named.
     2. The secret that the operator has given in the environment. The secret is also stored in the controller's own
        file, so that a later start without the variable signs with the same secret.
