@@ -8,7 +8,8 @@ from typing import Generic, TypeVar
 from google.protobuf.message import Message
 
 M = TypeVar("M", bound=Message)
-# If more items than this number were removed since a client's last message, the client gets the whole list again.
+# A list keeps the names of at most this many removed items. If there are more, the list forgets all of these names, and
+# each client whose revision is too old gets the whole list again.
 _MAX_REMOVED = 10_000
 
 

@@ -85,7 +85,7 @@ class ClusterWatch:
             is_admin: Whether the client may see who signs in to the page.
 
         Raises:
-            InvalidArgumentError: The request asks for nothing.
+            InvalidArgumentError: The request asks for nothing, or `events_after` is negative.
         """
         _check(request)
         client = _Client(request, is_admin=is_admin)
@@ -95,9 +95,8 @@ class ClusterWatch:
             client.event = 0
         self.clients += 1
         if self._making is None:
-            self._is_fresh = (
-                False  # The last snapshot may be old, because no client was watching. The client waits for a new one.
-            )
+            # The last snapshot may be old, because no client was watching. Therefore the client waits for a new one.
+            self._is_fresh = False
             self._making = asyncio.create_task(self._make_snapshots())
         try:
             while not self._is_fresh:

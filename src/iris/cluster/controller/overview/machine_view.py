@@ -62,9 +62,8 @@ def machine_page(
     Raises:
         InvalidArgumentError: The page size or the page token is invalid.
     """
-    holders: dict[
-        str, dict[str, set[int]]
-    ] = {}  # For each machine and job, the indices of the job's tasks on the machine.
+    # For each machine and job, the indices of the job's tasks on the machine.
+    holders: dict[str, dict[str, set[int]]] = {}
     for job_id, entry in held:
         for position, name in enumerate(entry.machines):
             # The list of task indices may be empty, because after a restart the controller does not know which tasks of
