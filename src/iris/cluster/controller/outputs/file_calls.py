@@ -74,6 +74,7 @@ class FileCalls:
             NotFoundError: There is no such job, task, attempt or file.
             FailedPreconditionError: The task has had no attempt yet, or the path cannot be read.
             UnavailableError: The worker of the attempt does not answer.
+            DataLossError: The stored outputs of the attempt are damaged.
             PermissionDeniedError: The file is a memory profile, and the caller is neither the owner of the job nor an
                 admin.
         """
