@@ -72,6 +72,7 @@ class JobUsage:
         tasks: The series of the tasks that have samples, by task index.
         total: The usage of all tasks of the job together.
         changed: The indices of the series that have changed since the last write.
+        requested: What each task has requested: millicores, MiB of memory, and GPUs.
     """
 
     def __init__(self, record: JobRecord, stored: dict[int, Points]) -> None:

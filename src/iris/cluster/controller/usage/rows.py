@@ -57,7 +57,7 @@ def total_bytes(db: sqlite3.Connection) -> int:
 
 
 def read_job(db: sqlite3.Connection, number: int) -> dict[int, bytes]:
-    """Return the stored points of a job's tasks, by task index."""
+    """Return the stored points of a job's tasks and of their sum, by task index. The sum has the index `SUM_INDEX`."""
     rows = db.execute("SELECT task_index, points FROM usage_history WHERE number=?", (number,))
     return dict(rows.fetchall())
 

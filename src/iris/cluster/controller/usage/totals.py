@@ -45,10 +45,10 @@ class UsageTotal:
         """Replace the last usage sample of an attempt in the sum over attempts.
 
         Args:
-            key: Identifies the attempt.
+            key: Identifies the task of the attempt. A task has at most one live attempt.
             time_s: The time of the sample, in seconds since the epoch.
             used: The values of the sample, one for each column of a task's series.
-            requested: The requested millicores, MiB of memory, and GPUs.
+            requested: The requested millicores, MiB of memory, and GPUs. Only the first sample of a key sets them.
         """
         before = self._parts.get(key)
         if before is None:
