@@ -1,1 +1,3 @@
-"""Creates, lists, and revokes the tokens of a cluster. Only the controller imports this package."""
+"""Creates, lists and revokes the tokens of a cluster, and keeps the web sessions of browsers. Only the controller and
+`iris.server` import this package.
+"""

@@ -1,3 +1,3 @@
-"""Relays tunnels between clients and workers, so that a client reaches ports of tasks through the controller alone.
-Only the controller imports this package.
+"""Relays tunnels between clients and workers, so that a client reaches ports of tasks, and runs commands in tasks,
+through the controller alone. Only the controller's service and `iris.server` import this package.
 """

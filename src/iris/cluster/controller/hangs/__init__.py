@@ -1,1 +1,3 @@
-"""Recognises jobs that seem to hang. The records of jobs and the reports of workers import this package."""
+"""Recognises jobs that seem to hang. The controller, its records and messages of jobs, the reports of workers and the
+submission of jobs import this package.
+"""

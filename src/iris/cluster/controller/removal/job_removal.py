@@ -5,7 +5,8 @@ A job is removed in this order, so that a kill of the controller at any point le
    its remaining logs again.
 2. The job is removed from the database and the memory.
 3. The logs and outputs on this machine are removed. If the controller is killed before this step, the next controller
-   removes the logs and outputs, because their job is unknown.
+   removes the outputs, because their job is unknown. The logs stay until the retention rules remove them, or until a
+   new job gets the name.
 4. The name of the job becomes free, and its workers are called to remove their files. The name was taken until now, so
    that no new job could have logs in the same directories.
 """
