@@ -27,7 +27,7 @@ from iris.cluster.controller.jobs.task import SUCCEEDED, AttemptEnd, WorkerIdent
 from iris.cluster.controller.scheduling.scheduler import Scheduler
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.workers.fleet import Fleet
-from iris.cluster.controller.workers.worker_record import WorkerRecord
+from iris.cluster.controller.workers.worker_record import WorkerLimits, WorkerRecord
 from iris.cluster.engine.base import GangRequest, GangStatus, Machine, Resources
 from iris.rpc import cluster_pb2
 
@@ -78,9 +78,9 @@ class _World:
         self.engine = _TimedEngine(machines)
         self._jobs: dict[str, JobRecord] = {}
         nobody: Any = None
-        fleet = Fleet(1e9, Store(None), nobody, nobody, None, nobody)
+        fleet = Fleet(1e9, Store(None), nobody, nobody, None, nobody, WorkerLimits())
         fleet.workers |= {machine.name: _worker(machine.name) for machine in machines}
-        self._scheduler = Scheduler(self.engine, self._jobs, fleet, self, nobody)
+        self._scheduler = Scheduler(self.engine, self._jobs, fleet, self, nobody, start_limit_s=WorkerLimits().start_s)
         self._numbers = itertools.count()
         self._running: list[JobRecord] = []
 

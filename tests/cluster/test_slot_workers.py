@@ -23,8 +23,7 @@ from iris.client import IrisClient
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.storage.store import Store
-from iris.cluster.controller.workers import draining
-from iris.cluster.controller.workers.draining import DRAIN_S
+from iris.cluster.controller.workers.worker_record import WorkerLimits
 from iris.cluster.engine.base import GangState, GangStatus
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
 from iris.cluster.logs.directories import LogDirectories
@@ -57,13 +56,13 @@ def on_slots(
     engine: ProcessEngine | None = None,
     *,
     port: int = 0,
-    drain_s: float = DRAIN_S,
+    limits: WorkerLimits | None = None,
     lease_s: float = DEFAULT_LEASE_S,
 ) -> Iterator[World]:
     engine = engine or ProcessEngine(slots)
     keeping = Keeping(LogDirectories(directory / "kept"))
     store = Store(directory / "controller.db")
-    with serving(engine, store, kept_logs=keeping, port=port, drain_s=drain_s, lease_s=lease_s) as controller:
+    with serving(engine, store, kept_logs=keeping, port=port, worker_limits=limits, lease_s=lease_s) as controller:
         slots.address = controller.address
         yield World(directory, slots, engine, controller)
 
@@ -121,7 +120,7 @@ def test_follower_gets_every_line_when_the_worker_ends(world: World, client: Iri
 
 def test_job_ends_before_its_logs_are_uploaded_and_other_jobs_start_meanwhile(tmp_path: Path, slots: Slots) -> None:
     with (
-        on_slots(tmp_path, slots, drain_s=3) as world,
+        on_slots(tmp_path, slots, limits=WorkerLimits(drain_s=3)) as world,
         RemoteClusterClient(world.controller.address) as client,
     ):
         gate = tmp_path / "gate"
@@ -163,7 +162,7 @@ def test_gang_of_a_killed_controller_is_drained_by_the_next_controller(tmp_path:
 
 @pytest.mark.parametrize("rendezvous", [0, pb.RENDEZVOUS_TORCH], ids=["alone", "that meets"])
 def test_running_gang_continues_after_a_restart_although_the_engine_reports_no_slots_yet(
-    tmp_path: Path, slots: Slots, monkeypatch: pytest.MonkeyPatch, rendezvous: int
+    tmp_path: Path, slots: Slots, rendezvous: int
 ) -> None:
     gate = tmp_path / "gate"
     with on_slots(tmp_path, slots) as world, RemoteClusterClient(world.controller.address) as client:
@@ -171,13 +170,12 @@ def test_running_gang_continues_after_a_restart_although_the_engine_reports_no_s
         command = shell(f"while [ ! -e {gate} ]; do sleep 0.05; done")
         job_id = launch(client, command, replicas=2, rendezvous=rendezvous)
         wait_for_state(client, job_id, pb.JOB_STATE_RUNNING)
-    monkeypatch.setattr(draining, "_UNPLACED_S", 0.0)
     engine = world.engine.for_next_controller()
     request, status = engine._gangs[f"{job_id}@0"]
     engine._gangs[f"{job_id}@0"] = request, GangStatus(GangState.WAITING, reason="it is being looked for")
     engine.granting = False
     with (
-        on_slots(tmp_path, slots, engine, port=port) as world,
+        on_slots(tmp_path, slots, engine, port=port, limits=WorkerLimits(unplaced_s=0)) as world,
         RemoteClusterClient(world.controller.address) as client,
     ):
         wait_until(lambda: len(world.workers()) == 2, "its workers to come back")

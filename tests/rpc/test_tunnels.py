@@ -221,15 +221,15 @@ def test_sender_of_a_tunnel_stops_reading_when_its_window_is_full() -> None:
 def test_reset_of_a_tunnel_channel_reaches_the_other_side_after_the_earlier_bytes() -> None:
     async def run() -> None:
         ours, theirs = socket.socketpair()
-        client, worker = Tunnel(Budget()), Tunnel(Budget(), on_open=lambda channel, target: None)
+        seen: list[tuple[int, str]] = []
+        client = Tunnel(Budget(), on_reset=lambda channel, code, text: seen.append((code, text)))
+        worker = Tunnel(Budget(), on_open=lambda channel, target: None)
         client.open(ChannelTarget(port=1)).attach(*await asyncio.open_connection(sock=theirs))
         parts = client.take(1000)
         worker.apply(parts)
         client.confirm(parts)
         channel = worker.channels[1]
         channel.reset(cluster_pb2.CHANNEL_RESET_REFUSED, "nothing listens")
-        seen: list[tuple[int, str]] = []
-        client._on_reset = lambda channel, code, text: seen.append((code, text))
         parts = worker.take(1000)
         worker.confirm(parts)
         assert not worker.channels

@@ -16,11 +16,11 @@ from iris.cluster.controller.events.events import EventSettings
 from iris.cluster.controller.forwarding.exec_calls import ExecPolicy
 from iris.cluster.controller.logs.keeper import Keeping
 from iris.cluster.controller.removal.job_removal import JobRetention
-from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, WITHDRAW_AFTER_S
+from iris.cluster.controller.scheduling.scheduler import WITHDRAW_AFTER_S
 from iris.cluster.controller.storage.store import Store
 from iris.cluster.controller.submission.quotas import Quota
 from iris.cluster.controller.tracing.trace_delivery import SpanSender
-from iris.cluster.controller.workers.draining import DRAIN_S
+from iris.cluster.controller.workers.worker_record import WorkerLimits
 from iris.cluster.engine.base import Engine
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
 from iris.rpc.http.server.asgi_server import HttpServer
@@ -61,8 +61,7 @@ def serving(
     port: int = 0,
     lease_s: float = DEFAULT_LEASE_S,
     quota: Quota | None = None,
-    drain_s: float = DRAIN_S,
-    start_limit_s: float = START_LIMIT_S,
+    worker_limits: WorkerLimits | None = None,
     withdraw_after_s: float = WITHDRAW_AFTER_S,
     job_retention: JobRetention | None = None,
     max_bytes_per_user: int | None = None,
@@ -85,8 +84,7 @@ def serving(
             lease_s,
             quota=quota,
             key=shared_key(),
-            drain_s=drain_s,
-            start_limit_s=start_limit_s,
+            worker_limits=worker_limits,
             withdraw_after_s=withdraw_after_s,
             job_retention=job_retention,
             max_bytes_per_user=max_bytes_per_user,

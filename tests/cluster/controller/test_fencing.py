@@ -15,7 +15,7 @@ from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.storage.store import Changes, Store
-from iris.cluster.controller.workers import fleet
+from iris.cluster.controller.workers.worker_record import WorkerLimits
 from iris.errors import NotFoundError, ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
 
@@ -24,8 +24,8 @@ Registered = pb.Controller.RegisterWorkerResponse
 Answer = pb.Controller.ReportTaskStatesResponse
 
 
-def register(controller: ControllerThread, incarnation: str) -> Registered:
-    request = pb.Controller.RegisterWorkerRequest(worker_id="w", address=NOWHERE, incarnation=incarnation)
+def register(controller: ControllerThread, incarnation: str, worker_id: str = "w") -> Registered:
+    request = pb.Controller.RegisterWorkerRequest(worker_id=worker_id, address=NOWHERE, incarnation=incarnation)
     return controller.run(controller.controller.reports.register(request))
 
 
@@ -164,17 +164,18 @@ def test_worker_that_registers_again_after_a_controller_restart_keeps_its_attemp
         assert client.get_job_status(job_id).state == pb.JOB_STATE_SUCCEEDED
 
 
-def test_waiting_reason_names_a_worker_refused_because_of_the_worker_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fleet, "MAX_WORKERS", 0)
-    with serving(FakeEngine(), Store(None)) as controller, RemoteClusterClient(controller.address) as client:
+def test_waiting_reason_names_a_worker_refused_because_of_the_worker_limit(tmp_path: Path) -> None:
+    with (
+        serving(FakeEngine(), Store(None), worker_limits=WorkerLimits(count=1)) as controller,
+        RemoteClusterClient(controller.address) as client,
+    ):
+        assert register(controller, "first", "other").accepted
         job_id = launch(client, ["true"])
         with pytest.raises(ResourceExhaustedError, match="the limit of a cluster"):
             register(controller, "first")
-        said = "worker w on a host that it does not name was refused: there are 0 workers already"
+        said = "worker w on a host that it does not name was refused: there are 1 workers already"
         wait_until(lambda: said in client.get_job_status(job_id).status_message, "why it waits")
-        monkeypatch.setattr(fleet, "MAX_WORKERS", 1)
+        controller.call(lambda: controller.controller.fleet.forget("other"))
         assert register(controller, "first").accepted
         placed(client, job_id, 1)
 

@@ -15,6 +15,7 @@ from support.worker_process import running_worker
 
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.workers.worker_record import WorkerLimits
 from iris.cluster.engine.base import Resources
 from iris.errors import UnavailableError
 from iris.rpc import cluster_pb2 as pb
@@ -307,7 +308,7 @@ def test_gang_that_the_engine_reports_as_broken_continues_while_no_slot_is_known
 def test_allocation_whose_worker_does_not_register_is_released_and_requested_again(tmp_path: Path) -> None:
     engine = FakeEngine()
     with (
-        serving(engine, Store(None), start_limit_s=0.5) as controller,
+        serving(engine, Store(None), worker_limits=WorkerLimits(start_s=0.5)) as controller,
         RemoteClusterClient(controller.address) as client,
     ):
         job_id, other = cpus(client, 4), cpus(client, 4)

@@ -432,7 +432,13 @@ def test_gang_that_is_adopted_after_a_restart_starts_without_a_second_request(wo
     again = World()
     again.engine, again.jobs = world.engine, world.jobs
     again.scheduler = Scheduler(
-        again.engine, again.jobs, again.workers, again, again._in_background, clock=lambda: again.now_s
+        again.engine,
+        again.jobs,
+        again.workers,
+        again,
+        again._in_background,
+        start_limit_s=60.0,
+        clock=lambda: again.now_s,
     )
     snapshot = asyncio.run(again.engine.snapshot())
     again.scheduler.adopt(snapshot)
@@ -447,7 +453,13 @@ def test_gang_of_an_ended_job_is_released_after_a_restart(world: World) -> None:
     again = World()
     again.engine = world.engine
     again.scheduler = Scheduler(
-        again.engine, again.jobs, again.workers, again, again._in_background, clock=lambda: again.now_s
+        again.engine,
+        again.jobs,
+        again.workers,
+        again,
+        again._in_background,
+        start_limit_s=60.0,
+        clock=lambda: again.now_s,
     )
     again.scheduler.adopt(asyncio.run(again.engine.snapshot()))
     again.make_pass()

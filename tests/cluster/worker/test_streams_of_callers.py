@@ -15,6 +15,7 @@ from support.tokens import controller_token, token
 
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.workers.worker_record import WorkerLimits
 from iris.errors import ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
 from iris.rpc.auth.caller import READER, TASK
@@ -57,7 +58,7 @@ def worker_with_few_streams(tmp_path: Path) -> Iterator[tuple[str, str, str]]:
     """The address and id of a worker, and a job that it runs."""
     program = ("prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}", sys.executable, "-m", "iris.cluster.worker")
     slots = Slots(tmp_path, program=program)
-    with serving(ProcessEngine(slots), Store(None), drain_s=1) as controller:
+    with serving(ProcessEngine(slots), Store(None), worker_limits=WorkerLimits(drain_s=1)) as controller:
         slots.address = controller.address
         with RemoteClusterClient(controller.address) as client:
             job_id = launch(client, ["sleep", "300"])

@@ -69,7 +69,7 @@ from iris.cluster.controller.overview.cluster_watch import ClusterWatch
 from iris.cluster.controller.removal.job_removal import JobRemoval, JobRetention
 from iris.cluster.controller.removal.stored_bytes import StoredBytes
 from iris.cluster.controller.removal.unused_workspaces import UnusedWorkspaces
-from iris.cluster.controller.scheduling.scheduler import START_LIMIT_S, WITHDRAW_AFTER_S, Scheduler
+from iris.cluster.controller.scheduling.scheduler import WITHDRAW_AFTER_S, Scheduler
 from iris.cluster.controller.storage.batch import JobChange, TriedBatch
 from iris.cluster.controller.storage.contents.reading import owner_of
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
@@ -85,12 +85,13 @@ from iris.cluster.controller.submission.workspaces import Workspaces
 from iris.cluster.controller.usage.history import UsageHistory
 from iris.cluster.controller.usage.queries import UsageQueries
 from iris.cluster.controller.workers.attempt_control import AttemptControl
-from iris.cluster.controller.workers.draining import DRAIN_S, SlotWorkers
+from iris.cluster.controller.workers.draining import SlotWorkers
 from iris.cluster.controller.workers.fleet import Fleet
 from iris.cluster.controller.workers.leases import LeaseWatch
 from iris.cluster.controller.workers.lost_attempts import LostAttempts
 from iris.cluster.controller.workers.reports import WorkerReports
 from iris.cluster.controller.workers.token_liveness import ClusterLiveness
+from iris.cluster.controller.workers.worker_record import WorkerLimits
 from iris.cluster.engine.base import Engine
 from iris.cluster.lease_terms import DEFAULT_LEASE_S
 from iris.reasons import FailureCode
@@ -114,9 +115,7 @@ class Controller:
         quota: How many jobs, tasks and streams each user may have.
         key: The server key; None makes a new one that is kept in memory only.
         http_client: The HTTP client that calls workers; None uses connectrpc's own client.
-        drain_s: The seconds for which the allocation of an ended gang is kept, so that its workers can upload their
-            logs.
-        start_limit_s: The seconds for which an allocation is kept if its workers do not register.
+        worker_limits: How many workers the cluster may have, and how long the controller waits for workers.
         withdraw_after_s: The seconds for which a request to the engine may block an older gang. After this time the
             request is withdrawn.
         job_retention: How long ended jobs are kept; None keeps all.
@@ -160,8 +159,7 @@ class Controller:
         *,
         key: SigningKey | None = None,
         http_client: Client | None = None,
-        drain_s: float = DRAIN_S,
-        start_limit_s: float = START_LIMIT_S,
+        worker_limits: WorkerLimits | None = None,
         withdraw_after_s: float = WITHDRAW_AFTER_S,
         job_retention: JobRetention | None = None,
         max_bytes_per_user: int | None = None,
@@ -183,10 +181,11 @@ class Controller:
         self.watches = JobWatches(self.jobs, self.saver, self.slices)
         self.list_watches = self._make_list_watches()
         lose = LostAttempts(self.jobs, self.saver).end
-        self.fleet = Fleet(lease_s, store, self.saver, tokens, http_client, lose, self._wake_scheduler)
+        limits, wake = worker_limits or WorkerLimits(), self._wake_scheduler
+        self.fleet = Fleet(lease_s, store, self.saver, tokens, http_client, lose, limits, wake)
         self._lease_watch, liveness = LeaseWatch(self.fleet, lease_s), ClusterLiveness(self.jobs, self.fleet)
         self.authority = Authority(key, store.load_tokens(), self.saver.token_changed, liveness, web_sessions)
-        self._scheduler = self._make_scheduler(drain_s, start_limit_s, withdraw_after_s)
+        self._scheduler = self._make_scheduler(limits, withdraw_after_s)
         self.stdin, self._attempts = self._make_attempt_control(tokens)
         self._usage, self.reports = self._make_reports(address, watch_hang_s)
         self._log_keeper = None if kept_logs is None else LogKeeper(kept_logs, self.jobs, self.events.log_uploaded)
@@ -289,15 +288,15 @@ class Controller:
             watch_hang_s=watch_hang_s,
         )
 
-    def _make_scheduler(self, drain_s: float, start_limit_s: float, withdraw_after_s: float) -> Scheduler:
+    def _make_scheduler(self, limits: WorkerLimits, withdraw_after_s: float) -> Scheduler:
         return Scheduler(
             self._engine,
             self.jobs.by_id,
             self.fleet,
             self.saver,
             self._background.start,
-            slot_workers=None if self._engine.shared_workers else SlotWorkers(self.fleet, drain_s),
-            start_limit_s=start_limit_s,
+            slot_workers=None if self._engine.shared_workers else SlotWorkers(self.fleet, limits),
+            start_limit_s=limits.start_s,
             withdraw_after_s=withdraw_after_s,
         )
 

@@ -62,7 +62,6 @@ from iris.system.timers import Timers
 
 TICK_S = 1.0
 WITHDRAW_AFTER_S = 20.0
-START_LIMIT_S = 300.0
 _log = logging.getLogger(__name__)
 
 
@@ -77,8 +76,7 @@ class Scheduler:
         in_background: A function that starts a coroutine. The scheduler does not wait for the coroutine's end.
         slot_workers: The object that drains the gangs' workers, if each worker of the engine serves one slot only. None
             if a worker serves the slots of many gangs.
-        start_limit_s: How long the workers of an allocation have to register, in seconds. After this time the
-            allocation is released, and a new one is requested, because a worker may be unable to start on its machine.
+        start_limit_s: How long the workers of an allocation have to register, in seconds (`WorkerLimits.start_s`).
         withdraw_after_s: The number of seconds for which a request may block an older gang. After this time the request
             is withdrawn. A short time would withdraw requests that the engine has granted but not reported yet. For
             example, Slurm reports a gang as granted when the last of its slots has started.
@@ -97,7 +95,7 @@ class Scheduler:
         in_background: Callable[[Coroutine[Any, Any, None]], None],
         *,
         slot_workers: SlotWorkers | None = None,
-        start_limit_s: float = START_LIMIT_S,
+        start_limit_s: float,
         withdraw_after_s: float = WITHDRAW_AFTER_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -29,7 +29,6 @@ MAX_WORDS_BYTES = 768 * 1024
 MAX_PORTS = 100  # The largest number of named ports of a task.
 MAX_PATH_BYTES = 4095
 MAX_KEY_BYTES = 200  # The size limit of an id that a program has generated.
-MAX_WORKERS = 10_000
 MAX_METADATA_BYTES = 64 * 1024  # The largest size of one text in the registration of a worker.
 MAX_ERROR_CHARACTERS = 4000
 _PYTHON = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}", re.ASCII)

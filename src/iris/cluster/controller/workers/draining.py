@@ -14,6 +14,7 @@ import time
 from collections.abc import Collection, Mapping
 
 from iris.cluster.controller.workers.fleet import Fleet
+from iris.cluster.controller.workers.worker_record import WorkerLimits
 from iris.cluster.engine.base import GangStatus
 from iris.errors import DeadlineExceededError, IrisError, UnimplementedError
 from iris.failpoints import failpoint
@@ -22,18 +23,12 @@ from iris.rpc.calls import call_async
 from iris.rpc.peer import Peer
 from iris.system.backoff import Backoff
 
-# The largest number of seconds for which the workers of a gang may drain. Logs that are not uploaded within this time
-# are lost, and readers see a gap.
-DRAIN_S = 60.0
 # The seconds to wait for a worker that has not registered. After a restart of the controller, a live worker registers
 # at its next heartbeat or its next try to connect.
 _REGISTER_S = 20.0
 # The timeout, in seconds, of one drain call. If a worker needs more time to drain, the controller calls it again.
 _CALL_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
-# The seconds for which a registered worker without a gang is kept. A worker may register before the engine reports its
-# gang as granted. For example, Slurm reports a gang as granted when the last of its slots has started.
-_UNPLACED_S = 300.0
 _log = logging.getLogger(__name__)
 
 
@@ -43,12 +38,12 @@ class SlotWorkers:
 
     Args:
         fleet: The workers that have registered.
-        drain_s: How long the workers of a gang have to drain, in seconds.
+        limits: How long the workers of a gang may drain, and how long a worker without a gang is kept.
     """
 
-    def __init__(self, fleet: Fleet, drain_s: float) -> None:
+    def __init__(self, fleet: Fleet, limits: WorkerLimits) -> None:
         self._fleet = fleet
-        self._drain_s = drain_s
+        self._limits = limits
         self._of_gang: dict[str, tuple[str, ...]] = {}
         self._placed: set[str] = set()  # The workers of all gangs.
 
@@ -73,7 +68,7 @@ class SlotWorkers:
             keep: The workers that run attempts. These workers are kept, because the engine may not have reported their
                 gangs yet after a restart of the controller.
         """
-        until_s = time.monotonic() - _UNPLACED_S
+        until_s = time.monotonic() - self._limits.unplaced_s
         for worker in list(self._fleet.workers.values()):
             worker_id = worker.identity.worker_id
             if worker_id not in self._placed and worker_id not in keep and worker.registered_s < until_s:
@@ -85,7 +80,7 @@ class SlotWorkers:
         up its time limit.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._drain_s):
+            async with asyncio.timeout(self._limits.drain_s):
                 await asyncio.gather(*(self._drain(worker_id) for worker_id in self._of_gang.get(gang_id, ())))
                 return
         _log.warning("gang %s is released, although some of its workers have not drained", gang_id)

@@ -20,10 +20,10 @@ from iris.cluster.controller.auth.cluster_tokens import ClusterTokens
 from iris.cluster.controller.jobs.task import TaskAttempt, WorkerIdentity
 from iris.cluster.controller.storage.saver import Saver
 from iris.cluster.controller.storage.store import Store
-from iris.cluster.controller.submission.sizes import MAX_WORKERS, check_worker
+from iris.cluster.controller.submission.sizes import check_worker
 from iris.cluster.controller.workers.call_slots import WorkerCalls
 from iris.cluster.controller.workers.unavailability import MissingKind, MissingWorker
-from iris.cluster.controller.workers.worker_record import WorkerRecord, new_record, reported_shortage
+from iris.cluster.controller.workers.worker_record import WorkerLimits, WorkerRecord, new_record, reported_shortage
 from iris.cluster.lease_terms import lost_after_s
 from iris.errors import ResourceExhaustedError, quoted, shown
 from iris.event_log import log_event
@@ -63,6 +63,7 @@ class Fleet:
         tokens: The object that makes the tokens with which the controller calls workers.
         http_client: The HTTP client that makes the calls to workers; None uses connectrpc's own client.
         lose_attempts: A function that ends the attempts of a lost worker.
+        limits: The object that limits the number of workers.
         shortage_changed: A function that is called when a worker reports a new shortage, or reports that its shortage
             is over.
 
@@ -81,6 +82,7 @@ class Fleet:
         tokens: ClusterTokens,
         http_client: Client | None,
         lose_attempts: LoseAttempts,
+        limits: WorkerLimits,
         shortage_changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.workers: dict[str, WorkerRecord] = {}
@@ -98,6 +100,7 @@ class Fleet:
         self._tokens = tokens
         self._http_client = http_client
         self._lose_attempts = lose_attempts
+        self._limits = limits
         self._shortage_changed = shortage_changed
         # An event for code that waits for a worker. When a worker registers, this event is set, and a new event
         # replaces it.
@@ -176,8 +179,8 @@ class Fleet:
 
     def _accept(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> None:
         worker_id, incarnation = request.worker_id, request.incarnation
-        if worker_id not in self.workers and len(self.workers) >= MAX_WORKERS:
-            why_not = f"there are {MAX_WORKERS:,} workers already, which is the limit of a cluster"
+        if worker_id not in self.workers and len(self.workers) >= self._limits.count:
+            why_not = f"there are {self._limits.count:,} workers already, which is the limit of a cluster"
             self._refuse(request, why_not)
             raise ResourceExhaustedError(why_not)
         known = self.workers.get(worker_id)

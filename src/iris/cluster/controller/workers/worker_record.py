@@ -1,4 +1,4 @@
-"""The controller's record of a registered worker."""
+"""The controller's record of a registered worker, and the limits for workers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,27 @@ from iris.system.clock import now_ms
 
 _MISSED_UNTIL_UNHEALTHY = 3
 _REASON_CHARACTERS = 500  # The maximum length of a worker's text about its shortage.
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """How many workers a cluster may have, and how long the controller waits for workers.
+
+    Attributes:
+        count: The largest number of registered workers.
+        start_s: How long the workers of an allocation have to register, in seconds. After this time the allocation is
+            released, and a new one is requested, because a worker may be unable to start on its machine.
+        drain_s: How long the workers of an ended gang may drain, in seconds, if each worker serves one slot only. Logs
+            that are not uploaded within this time are lost, and readers see a gap.
+        unplaced_s: How long a registered worker without a gang is kept, in seconds, if each worker serves one slot
+            only. A worker may register before the engine reports its gang as granted. For example, Slurm reports a gang
+            as granted when the last of its slots has started.
+    """
+
+    count: int = 10_000
+    start_s: float = 300.0
+    drain_s: float = 60.0
+    unplaced_s: float = 300.0
 
 
 @dataclass(slots=True, eq=False)
