@@ -14,8 +14,8 @@ from support.odd_files import OddFileSystem, odd_files
 from support.waiting import wait_until
 
 from iris.cluster.controller.logs.receive import Piece
+from iris.cluster.controller.logs.removal.removed_logs import remove_log
 from iris.cluster.controller.logs.removal.retention import Retention
-from iris.cluster.controller.logs.sweep import remove_log
 from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.segments import END, list_segments
 from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED

@@ -10,7 +10,7 @@ import pytest
 
 from iris.cluster.controller.logs.folding import FoldedLogs
 from iris.cluster.controller.logs.receive import Piece, UploadedLogs
-from iris.cluster.controller.logs.sweep import remove_log
+from iris.cluster.controller.logs.removal.removed_logs import remove_log
 from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.reader import LogReader

@@ -29,9 +29,10 @@ from iris.cluster.controller.logs.logged_attempts import LoggedAttempts, stored_
 from iris.cluster.controller.logs.receive import Piece, UploadedLog, UploadedLogs
 from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.removal.job_log_removal import JobLogRemoval
+from iris.cluster.controller.logs.removal.log_claims import LogClaims
 from iris.cluster.controller.logs.removal.removed_copies import RemovedCopies
 from iris.cluster.controller.logs.removal.retention import Retention
-from iris.cluster.controller.logs.sweep import LogClaims, LogSweep
+from iris.cluster.controller.logs.sweep import LogSweep
 from iris.cluster.controller.outputs.output_store import OutputKeeping
 from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.folded.database_name import DATABASE_NAME

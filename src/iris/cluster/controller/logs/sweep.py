@@ -14,29 +14,28 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
-import threading
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
 from iris.cluster.controller.logs.folding import MAX_FOLDED_BYTES, STORED, Foldable, FoldedLogs
 from iris.cluster.controller.logs.logged_attempts import LoggedAttempts
 from iris.cluster.controller.logs.remote_store import LogLocation
+from iris.cluster.controller.logs.removal.log_claims import LogClaims
+from iris.cluster.controller.logs.removal.removed_logs import (
+    end_of_removed,
+    remove_log,
+    remove_segments,
+    remove_unknown,
+)
 from iris.cluster.controller.logs.removal.retention import Found, Known, Removal, Retention, choose
 from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.logs.folded.reading import find_folded
-from iris.cluster.logs.reading.reader import LogReader
 from iris.cluster.logs.segments import (
     AWAY,
     END,
     LogEnd,
-    list_segment_files,
-    list_segments,
     read_end,
-    remove_written,
-    write_end,
 )
 from iris.errors import IrisError
 
@@ -48,101 +47,7 @@ _FOLD_AFTER_MS = 60_000
 # A small log without an end is moved into the database only after one day without a new part, because a worker that was
 # stopped for a while may continue to write the log.
 _FOLD_UNCLOSED_MS = 86_400_000
-_READ_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
-
-
-class LogClaims:
-    """Says which logs a sweep may change. The removal of a job and a sweep never change the same log at the same time.
-    Threads may share an instance.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        # The logs of jobs that were removed since the present sweep began. The sweep must not touch these logs.
-        self._forgotten: set[str] = set()
-        # The logs of jobs that are being removed now. No sweep may touch these logs.
-        self._excluded: set[str] = set()
-        # The directories of the tasks of jobs that were submitted since the present sweep began. The sweep must not
-        # touch the logs of these jobs.
-        self._new_tasks: set[str] = set()
-        # How many threads are changing each log.
-        self._busy: Counter[str] = Counter()
-
-    def begin_sweep(self) -> None:
-        """Allow the next sweep to change all logs, except the logs of jobs that are being removed now."""
-        self._forgotten.clear()
-        self._new_tasks.clear()
-
-    def forget(self, names: Collection[str]) -> None:
-        """Exclude the logs with these names from the present sweep, because their state has changed."""
-        self._forgotten.update(names)
-
-    def exclude_tasks(self, directories: Collection[str]) -> None:
-        """Exclude the logs of new tasks from the present sweep. The arguments are the tasks' directories, in which the
-        sweep may have found logs of an earlier job with the same name.
-        """
-        self._new_tasks.update(directories)
-
-    @contextlib.contextmanager
-    def excluding(self, names: Collection[str]) -> Iterator[None]:
-        """Return a context manager in which no sweep begins to change the logs with these names, because their jobs are
-        being removed. The present sweep does not change the logs afterwards either. A change that has already begun may
-        continue (see `wait_until_unused`).
-        """
-        with self._changed:
-            self._excluded.update(names)
-        try:
-            yield
-        finally:
-            with self._changed:
-                # The present sweep must not change these logs. It may have read a log's file `stored` or `away` before
-                # the removal of the job changed that file.
-                self._forgotten.update(names)
-                self._excluded.difference_update(names)
-
-    def is_excluded(self, name: str) -> bool:
-        """Return whether a log is excluded from the changes of the present sweep."""
-        is_removed = name in self._forgotten or name in self._excluded
-        return is_removed or name.rpartition("/")[0] in self._new_tasks
-
-    @contextlib.contextmanager
-    def changing(self, *names: str) -> Iterator[Collection[str]]:
-        """Return a context manager in which the present sweep changes logs. The value of the context are the names of
-        the logs that the sweep may change.
-        """
-        with self._changed:
-            allowed = {name for name in names if not (self.is_excluded(name) or self._busy[name])}
-            self._busy.update(allowed)
-        with self._released(allowed):
-            yield allowed
-
-    @contextlib.contextmanager
-    def removing(self, name: str) -> Iterator[None]:
-        """Return a context manager in which the removal of a job changes a log. No sweep changes the log meanwhile."""
-        with self._changed:
-            self._busy[name] += 1
-        with self._released({name}):
-            yield
-
-    @contextlib.contextmanager
-    def _released(self, names: Collection[str]) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._busy.subtract(names)
-                self._busy = +self._busy
-                self._changed.notify_all()
-
-    def is_used(self, names: Collection[str]) -> bool:
-        """Return whether a thread is changing one of the logs with these names."""
-        return not self._busy.keys().isdisjoint(names)
-
-    def wait_until_unused(self, names: Collection[str], timeout_s: float) -> bool:
-        """Wait until no thread changes a log with one of these names. Return False after `timeout_s` seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self.is_used(names), timeout_s)
 
 
 class LogSweep:
@@ -339,7 +244,7 @@ class LogSweep:
                         is_done = False
                         continue
                     if attempt is None:
-                        _remove_unknown(path)
+                        remove_unknown(path)
                     else:
                         folded[name] = path, self._remove_files(path, attempt, reason)
             except (IrisError, OSError) as error:
@@ -366,74 +271,16 @@ class LogSweep:
         if not reason:
             if path.exists():
                 (path / AWAY).touch()
-                _remove_segments(path)
+                remove_segments(path)
             return None
         end = None
         if self._location is not None:
             end = self._location.end(attempt.stored_as)
             self._location.remove(attempt.stored_as)
-        end = _end_of_removed(path, reason, end)
+        end = end_of_removed(path, reason, end)
         if path.exists() or find_folded(path) is None:
             remove_log(path, reason, end)
         return end
-
-
-def remove_log(path: Path, reason: str, end: LogEnd | None = None) -> None:
-    """Remove the segments of a log, and write the reason into the log's file `end`.
-
-    The reason of the removal is written before the segments are removed, so that a reader always finds either the
-    segments or the reason.
-
-    Args:
-        path: The directory of the log; created if it is missing.
-        reason: Why the log is removed, as text for its readers.
-        end: The end of the log from the log location, if this machine does not have it.
-
-    Raises:
-        OSError: A file cannot be written or removed.
-    """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_end(path, _end_of_removed(path, reason, end))
-    (path / STORED).touch()
-    (path / AWAY).unlink(missing_ok=True)
-    _remove_segments(path)
-    remove_written(path)
-
-
-def mark_removed(folded: FoldedLogs, paths: Collection[Path], reason: str) -> None:
-    """Write the reason into the ends of logs that are neither on this machine nor at the log location any more.
-
-    Args:
-        folded: The database that stores the folded logs.
-        paths: The directories of the logs. A log may be folded.
-        reason: Why the logs are gone, as text for their readers.
-
-    Raises:
-        OSError: A file or the database cannot be written.
-    """
-    ends: list[tuple[Path, LogEnd | None]] = []
-    for path in paths:
-        if path.exists():
-            remove_log(path, reason)
-        else:
-            ends.append((path, _end_of_removed(path, reason, None)))
-    folded.remove_contents(ends)
-
-
-def _end_of_removed(path: Path, reason: str, end: LogEnd | None) -> LogEnd:
-    end = read_end(path) or end or _end_of_unclosed(path)
-    return end if end.removed else end._replace(bytes_missing=sum(end.bytes_written), removed=reason)
-
-
-def _remove_segments(path: Path) -> None:
-    for name in list_segment_files(path):
-        (path / name).unlink(missing_ok=True)
-
-
-def _remove_unknown(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        path.parent.rmdir()
 
 
 def _inspect(name: str, path: Path) -> Found:
@@ -452,15 +299,3 @@ def _inspect(name: str, path: Path) -> Found:
                 closed |= file.name == END
                 size += status.st_size if file.name != END else 0
     return Found(name, size, changed_ns // 1_000_000, closed, stored_ns > 0 and stored_ns >= changed_ns, away)
-
-
-def _end_of_unclosed(path: Path) -> LogEnd:
-    """Return the content that the missing file `end` of a log must have. The size of the log is found by reading the
-    last segment.
-    """
-    segments = list_segments(path)
-    last = segments[-1] if segments else None
-    with LogReader(path, last.offsets, position=last.position) if last else LogReader(path) as reader:
-        while reader.read(_READ_BYTES, final=True):
-            pass
-        return LogEnd(reader.written or reader.offsets, 0, 0, truncated=True)

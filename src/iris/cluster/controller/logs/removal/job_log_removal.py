@@ -15,8 +15,8 @@ from concurrent.futures import Executor
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.logs.folding import OLD, FoldedLogs
 from iris.cluster.controller.logs.logged_attempts import stored_as
+from iris.cluster.controller.logs.removal.log_claims import LogClaims
 from iris.cluster.controller.logs.removal.removed_copies import RemovedCopies
-from iris.cluster.controller.logs.sweep import LogClaims
 from iris.cluster.logs.directories import LogDirectories
 
 _log = logging.getLogger(__name__)

@@ -25,7 +25,8 @@ from pathlib import Path
 
 from iris.cluster.controller.logs.folding import STORED, FoldedLogs
 from iris.cluster.controller.logs.remote_store import LogLocation
-from iris.cluster.controller.logs.sweep import LogClaims, mark_removed
+from iris.cluster.controller.logs.removal.log_claims import LogClaims
+from iris.cluster.controller.logs.removal.removed_logs import mark_removed
 from iris.cluster.logs.segments import AWAY, is_away
 from iris.errors import UnavailableError
 
