@@ -68,16 +68,26 @@ def mark_removed(folded: FoldedLogs, paths: Collection[Path], reason: str) -> No
 
 
 def end_of_removed(path: Path, reason: str, end: LogEnd | None) -> LogEnd:
+    """Return the content of the file `end` of a log that is being removed: the end of the log, with the reason of the
+    removal. A log that was already removed keeps its reason.
+
+    Args:
+        path: The directory of the log.
+        reason: Why the log is removed, as text for its readers.
+        end: The end of the log from the log location, if this machine does not have it.
+    """
     end = read_end(path) or end or _end_of_unclosed(path)
     return end if end.removed else end._replace(bytes_missing=sum(end.bytes_written), removed=reason)
 
 
 def remove_segments(path: Path) -> None:
+    """Remove the segments of a log from this machine."""
     for name in list_segment_files(path):
         (path / name).unlink(missing_ok=True)
 
 
 def remove_unknown(path: Path) -> None:
+    """Remove the directory of a log whose attempt is unknown."""
     shutil.rmtree(path, ignore_errors=True)
     with contextlib.suppress(OSError):
         path.parent.rmdir()
