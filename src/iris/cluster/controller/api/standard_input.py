@@ -14,7 +14,14 @@ from iris.cluster.controller.api.watch import JobWatches
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.workers.fleet import Fleet
 from iris.cluster.controller.workers.worker_record import WorkerRecord
-from iris.errors import DeadlineExceededError, FailedPreconditionError, NotFoundError, UnavailableError
+from iris.errors import (
+    DeadlineExceededError,
+    FailedPreconditionError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import call_async
@@ -67,6 +74,7 @@ class StandardInput:
 
         Raises:
             FailedPreconditionError: The job was submitted without standard input.
+            UnavailableError: The worker of the attempt refuses the token of the controller.
         """
         job = record.job
         if not record.launch.stdin:
@@ -120,6 +128,10 @@ class StandardInput:
             answer = await call_async(worker.stub.write_stdin, passed, peer)
         except (NotFoundError, UnavailableError, DeadlineExceededError):
             return None
+        except (UnauthenticatedError, PermissionDeniedError) as error:
+            # The worker has refused the token of the controller. The client gets another error, because the client's
+            # own token is valid.
+            raise UnavailableError(str(error)) from error
         # A job that has ended meanwhile starts no further attempt. If its id were added to the sets now, the id could
         # stay there after `forget_job`, and would count for a new job with the same name.
         if not record.job.is_finished:
