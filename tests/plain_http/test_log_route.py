@@ -124,6 +124,13 @@ def test_two_accept_headers_count_as_one_list(curl: Curl) -> None:
     assert answer[1]["content-type"] == "application/json"
 
 
+def test_parameter_format_chooses_the_format_although_the_accept_header_excludes_it(curl: Curl) -> None:
+    url = curl.url(curl.ended_job("echo one"), "format=json")
+    status, headers, body = curl.status(url, "-H", "Accept: image/png")
+    assert (status, headers["content-type"]) == (200, "application/json")
+    assert json.loads(body)[0]["message"] == "one"
+
+
 def test_error_of_the_log_route_names_the_accepted_values(curl: Curl) -> None:
     job = curl.ended_job("echo one")
     url = curl.url(job)

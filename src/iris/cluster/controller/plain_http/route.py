@@ -1,8 +1,9 @@
 """The ASGI application of the log route, `GET /v1/jobs/JOB/logs`.
 
 The route answers a request in these steps:
-1. Check the method and the path, and choose the format.
-2. Authenticate the caller, read the parameters, and authorise the request, as for the call `StreamTaskLogs`.
+1. Check the path and the method, and choose the format by the `Accept` header.
+2. Authenticate the caller, read the parameters, which may choose another format, and authorise the request, as for the
+   call `StreamTaskLogs`.
 3. Find the tasks, and send the head of the answer once the first item is known. Until then, an error can still be
    answered with its own HTTP status.
 4. Send items as they come. While the client does not read, nothing more is read from the logs. While there are no
@@ -193,7 +194,7 @@ class _Request:
     Attributes:
         method: The HTTP method of the request.
         path: The path of the request, still with percent encoding.
-        format: The format of the answer. None until `choose_format` has chosen it.
+        format: The format of the answer. None until it is chosen by the `Accept` header or the parameter `format`.
         failure: The code of the error that has ended the answer early. Empty if there is none.
     """
 
@@ -203,6 +204,7 @@ class _Request:
         self.path: str = quote(scope["path"], safe="/%") if raw is None else raw.decode("latin-1").partition("?")[0]
         self.format: str | None = None
         self.failure = ""
+        self._accept = ""
         self._all_headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         self._headers = dict(self._all_headers)
         self._query = scope["query_string"].decode(errors="replace")
@@ -223,17 +225,14 @@ class _Request:
         ]
 
     def choose_format(self) -> None:
-        """Choose the format of the answer.
-
-        Raises:
-            PlainError: The client accepts none of the formats.
+        """Choose the format of the answer by the `Accept` header. If the client accepts none of the formats, the format
+        stays None.
         """
         # A request may have several Accept headers, which together form one list.
-        accept = ",".join(value.decode(errors="replace") for name, value in self._all_headers if name == b"accept")
-        self.format = format_for(accept)
-        if self.format is None:
-            given, listed = quoted(accept), ", ".join(CONTENT_TYPES.values())
-            raise PlainError(status=406, text=f"the route has none of the types in Accept: {given}; it has {listed}")
+        self._accept = ",".join(
+            value.decode(errors="replace") for name, value in self._all_headers if name == b"accept"
+        )
+        self.format = format_for(self._accept)
 
     def query(self) -> LogQuery | None:
         """Return the parameters of the request. Return None if a browser connects again after it has already received
@@ -241,9 +240,13 @@ class _Request:
 
         Raises:
             InvalidArgumentError: A parameter or the id of an event is not accepted.
+            PlainError: The client accepts none of the formats, and the parameter `format` chooses none.
         """
         query = read_query(self._query)
         self.format = query.format or self.format
+        if self.format is None:
+            given, listed = quoted(self._accept), ", ".join(CONTENT_TYPES.values())
+            raise PlainError(status=406, text=f"the route has none of the types in Accept: {given}; it has {listed}")
         if self.format == "raw" and not query.sources:
             query = replace(query, sources=tuple(source for source in SOURCES if source != "build"))
         last = self.header(b"last-event-id") if self.format == "sse" else None
