@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.cluster import is_alive
 from support.waiting import wait_until
 
 from iris.cluster.worker.supervision.fork_client import Order
@@ -46,6 +48,39 @@ def test_fork_server_that_cannot_fork_a_cleaning_process_cleans_up_after_a_worke
     child.returncode = 0  # it has been waited for
     assert left.wait() == -signal.SIGKILL
     assert not scratch.exists()
+
+
+# A fork server that is killed between the fork of a worker and the first instruction of the worker.
+KILLED_SERVER = """
+import json, os, signal, sys, time
+from pathlib import Path
+from iris.cluster.worker.supervision.fork_client import Order
+from iris.cluster.worker.supervision.fork_server import ForkServer
+server = os.getpid()
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        while os.getppid() == server:
+            time.sleep(0.01)
+        return 0
+    print(pid, flush=True)
+    os.kill(server, signal.SIGKILL)
+order = Order("w.0", ["--controller", "127.0.0.1:9"], json.dumps({"token": "none"}), dict(os.environ))
+ForkServer(Path(sys.argv[1]), fork).start_worker(order, None)
+"""
+
+
+def test_forked_worker_ends_if_its_fork_server_dies_during_the_fork(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", KILLED_SERVER, str(tmp_path)], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        worker = int(server.stdout.readline())
+    try:
+        wait_until(lambda: not is_alive(worker), "the end of the worker", timeout_s=20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+    (scratch,) = tmp_path.iterdir()
+    assert list(scratch.iterdir()) == [], "files of a worker that has started"
 
 
 def test_forked_worker_has_the_name_of_a_worker_and_rotates_its_event_log(tmp_path: Path) -> None:

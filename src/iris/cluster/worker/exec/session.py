@@ -59,7 +59,8 @@ class ExecSession:
         setup: The parts of the worker that start and end the processes of attempts.
         env: The environment of the attempt.
         times: The time limits of the session.
-        on_ended: A function that is called when the command has ended and no more of its output will be read.
+        on_ended: A function that is called when the command has ended, and its output ends with the bytes that were
+            written by then.
 
     Attributes:
         opened: The opened tunnel between the client and this session.

@@ -162,7 +162,7 @@ class ForkServer:
             OSError: The worker cannot be forked. No directory or process of the worker is left behind.
         """
         scratch = Path(tempfile.mkdtemp(prefix=f"{order.worker_id}-", dir=self._directory))
-        token = secrets.token_hex(8)
+        token, own_pid = secrets.token_hex(8), os.getpid()
         # A failed start must leave no directory or process behind, because the caller may try again many times.
         with contextlib.ExitStack() as undo:
             undo.callback(shutil.rmtree, scratch, ignore_errors=True)
@@ -171,7 +171,7 @@ class ForkServer:
             try:
                 pid = self._fork()
                 if pid == 0:
-                    become_worker(partial(_set_up_worker, order, token, scratch, held))
+                    become_worker(partial(_set_up_worker, order, token, scratch, held, own_pid))
             finally:
                 os.close(held)
             undo.pop_all()
@@ -224,13 +224,13 @@ class ForkServer:
                 self._janitors.discard(pid)
 
 
-def _set_up_worker(order: Order, token: str, scratch: Path, held: int) -> str:
-    """Turn this forked process into a worker: set its name, environment, message file, session and arguments, and close
+def _set_up_worker(order: Order, token: str, scratch: Path, held: int, server_pid: int) -> str:
+    """Turn this forked process into a worker: set its name, environment, event log, session and arguments, and close
     all descriptors of the fork server. Return the worker's token, with which the worker marks its processes.
     """
-    template = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != template:
+    if os.getppid() != server_pid:
+        # The fork server has ended before the call of `prctl`, so the kernel will not kill this process.
         os._exit(1)
     os.setsid()
     set_process_name(WORKER_NAME)
