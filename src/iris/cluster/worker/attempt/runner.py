@@ -267,7 +267,9 @@ class AttemptRunner:
             self.finish(attempt, Outcome(cluster_pb2.TASK_STATE_FAILED, FailureCode.START_FAILED, str(error)))
         else:
             _log.error("attempt %s", attempt.key, exc_info=error)
-            await _abandon(attempt)
+            if attempt.process is not None:
+                await _abandon(attempt.process)
+                self._processes.reaper.group_ended(attempt.process.pid)
             text = f"the worker could not run the attempt: {type(error).__name__}: {error}"
             self.finish(attempt, Outcome(cluster_pb2.TASK_STATE_FAILED, FailureCode.INTERNAL, text))
 
@@ -277,10 +279,9 @@ class AttemptRunner:
             self._reporter.report(attempt)
 
 
-async def _abandon(attempt: Attempt) -> None:
+async def _abandon(process: AttemptProcess) -> None:
     """Kill the processes of an attempt that can no longer be supervised, and capture the rest of their output."""
-    if attempt.process is not None:
-        attempt.process.signal_group(signal.SIGKILL)
-        # An error is ignored, because the exit status of the process may have been collected already.
-        with contextlib.suppress(Exception):
-            await attempt.process.wait()
+    process.signal_group(signal.SIGKILL)
+    # The error that has ended the supervision may occur again. The attempt ends with the first error.
+    with contextlib.suppress(Exception):
+        await process.wait()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from iris.cluster.worker.limits.process_table import read_process
-from iris.cluster.worker.process.launcher import Launcher, Program
+from iris.cluster.worker.process.launcher import Collected, Launcher, Program
 from iris.cluster.worker.process.output_capture import Append, OutputCapture
 from iris.cluster.worker.process.shortage import WorkerShortageError, shortage_of
 from iris.cluster.worker.process.start_errors import not_started
@@ -75,6 +75,7 @@ class AttemptProcess:
         self._drain_s = drain_s
         self._output = OutputCapture(append)
         self._exited = asyncio.Event()
+        self._collected: Collected | None = None
         self._kill_timer: asyncio.TimerHandle | None = None
         self._output.add(stdout, "stdout")
         self._output.add(stderr, "stderr")
@@ -131,7 +132,7 @@ class AttemptProcess:
 
     async def wait(self) -> Exit:
         """Wait until no process of the attempt is left and all output is captured. Return how the main process has
-        ended.
+        ended. After an error, a further call continues with the step that has failed.
 
         An attempt ends in these steps:
         1. Wait until the main process exits. The main process stays a zombie until step 3, so no other process gets its
@@ -147,7 +148,8 @@ class AttemptProcess:
             self._kill_timer.cancel()
         self.signal_group(signal.SIGKILL)
         failpoint("reap.before")
-        collected = await self._launcher.collect(self.pid)
+        # The launcher would die of a second request to collect the same process.
+        collected = self._collected = self._collected or await self._launcher.collect(self.pid)
         failpoint("reap.after")
         code = os.waitstatus_to_exitcode(collected.status)
         await self._end_strays()
@@ -180,9 +182,12 @@ class AttemptProcess:
         self._kill_timer = self._loop.call_later(grace_s, self.signal_group, signal.SIGKILL)
 
     def signal_group(self, number: int) -> None:
-        """Send a signal to all processes of the process group, if any process is left."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+        """Send a signal to all processes of the process group, if any process is left. After the main process was
+        collected, nothing happens, because the id of the group may belong to other processes.
+        """
+        if self._collected is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
 
 
 def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:

@@ -43,8 +43,8 @@ class StrayProcesses:
         self._own_pids.discard(pid)
 
     async def kill(self) -> None:
-        """Kill the inherited processes that belong to no running attempt. When a process is killed, its children become
-        children of this worker. Therefore several passes may be needed.
+        """Kill the inherited processes that belong to no running attempt, except processes of other users. When a
+        process is killed, its children become children of this worker. Therefore several passes may be needed.
         """
         for _ in range(_PASSES):
             if not self._kill_once():
@@ -56,7 +56,8 @@ class StrayProcesses:
         running = [attempt.mark(self._token) for attempt in self._registry.running() if attempt.has_live_process]
         killed = False
         for pid in orphans(self._own_pids):
-            with contextlib.suppress(ChildProcessError, ProcessLookupError):
+            # A process of another user, for example one that a task has started by `sudo`, cannot be killed.
+            with contextlib.suppress(ChildProcessError, ProcessLookupError, PermissionError):
                 if os.waitpid(pid, os.WNOHANG)[0] == pid:
                     continue  # A process that has already ended needs no kill.
                 if any(is_marked(pid, mark) for mark in running):
