@@ -51,7 +51,7 @@ class LogRelay:
 
     Args:
         sources: The object that finds the worker or the kept log for each attempt.
-        caller: The name of the caller, whose quotas apply.
+        caller: The key under which limits count the caller (`Caller.key`).
         record: The record of the job.
         request: The reader's request.
         positions: The position from which the reader wants to read, by task index.

@@ -32,7 +32,7 @@ class RelayServers:
 
     Args:
         sources: The object that finds the worker or the kept log for each attempt.
-        caller: The name of the caller, whose quotas apply.
+        caller: The key under which limits count the caller (`Caller.key`).
         record: The record of the job.
         request: The reader's request. Its filter, `follow` and `max_bytes` apply to each log.
         position_of: A function that returns the position from which an attempt is read.

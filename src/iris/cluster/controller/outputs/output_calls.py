@@ -34,7 +34,7 @@ class OutputCalls:
     def __init__(self, jobs: JobTable, saved: SavedJobs, store: OutputStore | None) -> None:
         self._jobs = jobs
         self._saved = saved
-        self.store = store
+        self._store = store
 
     async def store_outputs(self, request: Controller.StoreOutputsRequest) -> Controller.StoreOutputsResponse:
         """Store a part of the outputs of an attempt.
@@ -43,15 +43,15 @@ class OutputCalls:
             InvalidArgumentError: A number in the request is invalid.
         """
         directory = await self._directory_for(request)
-        if directory is None or self.store is None:
-            why = "this controller stores none" if self.store is None else "the attempt is unknown, or has ended"
+        if directory is None or self._store is None:
+            why = "this controller stores none" if self._store is None else "the attempt is unknown, or has ended"
             return Controller.StoreOutputsResponse(refused=why, reason=cluster_pb2.OUTPUT_REASON_NOT_COLLECTED)
         if min(request.position, request.total_bytes, request.index_bytes) < 0:
             raise InvalidArgumentError(
                 "position, total_bytes and index_bytes must be 0 or greater,"
                 f" got {request.position}, {request.total_bytes} and {request.index_bytes}"
             )
-        return await self.store.store(directory, request)
+        return await self._store.store(directory, request)
 
     async def _directory_for(self, request: Controller.StoreOutputsRequest) -> Path | None:
         """Return the directory for the outputs of a live attempt. Return None if the calling worker does not run the
@@ -62,13 +62,13 @@ class OutputCalls:
         tasks = record.job.tasks if record is not None else ()
         attempts = tasks[task_index].attempts if task_index < len(tasks) else ()
         attempt = attempts[request.attempt_id] if 0 <= request.attempt_id < len(attempts) else None
-        if record is None or attempt is None or not attempt.is_live or self.store is None:
+        if record is None or attempt is None or not attempt.is_live or self._store is None:
             return None
         if (attempt.worker_id, attempt.worker_incarnation) != (request.worker_id, request.incarnation):
             return None
         if request.job_submitted_at_ms != record.job.submitted_at_ms:
             return None
-        return self.store.directory_of(record, task_index, request.attempt_id)
+        return self._store.directory_of(record, task_index, request.attempt_id)
 
     async def list_outputs(self, request: Controller.ListOutputsRequest) -> Controller.ListOutputsResponse:
         """Return a page of the outputs of a job.
@@ -105,11 +105,11 @@ class OutputCalls:
     ) -> cluster_pb2.Controller.Outputs:
         outputs = Controller.Outputs(task_index=index, attempt_id=attempt.attempt_id)
         stored = pack = None
-        if self.store is not None:
-            directory = self.store.directory_of(record, index, attempt.attempt_id)
-            stored = self.store.stored(directory)
+        if self._store is not None:
+            directory = self._store.directory_of(record, index, attempt.attempt_id)
+            stored = self._store.stored(directory)
             try:
-                pack = self.store.pack(directory)
+                pack = self._store.pack(directory)
             except (OSError, ValueError) as error:
                 outputs.reason, outputs.missing = cluster_pb2.OUTPUT_REASON_UNREADABLE, f"they cannot be read: {error}"
                 return outputs

@@ -40,7 +40,7 @@ class ReaderState:
     Args:
         sources: The object that finds the worker or the kept log for each attempt.
         record: The record of the job.
-        caller: The name of the caller, whose quotas apply.
+        caller: The key under which limits count the caller (`Caller.key`).
         query: The parameters of the request, which select the lines.
         indices: The indices of the tasks to read.
         partial: Whether partial lines are returned while the task writes them.
