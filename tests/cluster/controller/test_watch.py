@@ -13,7 +13,7 @@ from iris.cluster.controller.api.watch import JobWatch, JobWatches
 from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
-from iris.cluster.controller.jobs.task import RUNNING, SUCCEEDED, AttemptEnd, WorkerIdentity
+from iris.cluster.controller.jobs.task import PENDING, RUNNING, SUCCEEDED, AttemptEnd, WorkerIdentity
 from iris.rpc import cluster_pb2 as pb
 
 pytestmark = pytest.mark.anyio
@@ -40,13 +40,22 @@ class Watched:
     """A job of independent tasks, and the clients that watch it."""
 
     def __init__(self, tasks: int) -> None:
-        job = Job.new("job", tasks, 1, coscheduled=False)
-        job.submit()
-        self.record = JobRecord(job, pb.Controller.LaunchJobRequest(), [pb.TaskStatus() for _ in job.tasks])
         self.jobs = JobTable(NoEndedJobs())
-        self.jobs.add(self.record)
+        self.record = self._add_job(tasks)
         self.watches = JobWatches(self.jobs, SavedAtOnce(), Slices())
         self.clients: list[Messages] = []
+
+    def _add_job(self, tasks: int) -> JobRecord:
+        job = Job.new("job", tasks, 1, coscheduled=False)
+        job.submit()
+        record = JobRecord(job, pb.Controller.LaunchJobRequest(), [pb.TaskStatus() for _ in job.tasks])
+        self.jobs.add(record)
+        return record
+
+    def replace_job(self, tasks: int) -> None:
+        """Remove the ended job, and add a new job with the same name."""
+        self.jobs.forget(self.record)
+        self.record = self._add_job(tasks)
 
     @property
     def watch(self) -> JobWatch:
@@ -160,4 +169,22 @@ async def test_end_of_a_watched_job_is_sent_at_once_and_is_the_last_message() ->
     for client in watched.clients:
         with pytest.raises(StopAsyncIteration):
             await anext(client)
+    assert len(watched.watches) == 0
+
+
+async def test_client_that_watches_a_new_job_gets_no_state_of_a_removed_job_with_the_same_name() -> None:
+    watched = Watched(1)
+    await watched.come(1)
+    slow = watched.clients
+    watched.start(0)
+    watched.end(0)
+    watched.replace_job(2)
+    (job,) = await watched.come(1)
+    assert (job.state, job.num_tasks) == (PENDING, 2)
+    watched.start(0)
+    (job,) = await watched.next()
+    assert job.tasks_running == 1
+    await watched.leave()
+    assert (await anext(slow[0])).job.state == SUCCEEDED, "the slow client gets the end of the removed job"
+    assert [message async for message in slow[0]] == []
     assert len(watched.watches) == 0

@@ -82,7 +82,10 @@ class JobWatches:
     def of_job(self, record: JobRecord) -> JobWatch:
         """Return the watch of a job. If no client watches the job, create the watch."""
         watch = self._watches.get(record.job_id)
-        return watch or JobWatch(record, self._jobs, self._saved, self._slices)
+        # The watch may belong to a removed job with the same name, which still has a slow client.
+        if watch is not None and watch.is_of(record):
+            return watch
+        return JobWatch(record, self._jobs, self._saved, self._slices)
 
     async def messages(
         self, record: JobRecord, caller: str = "", *, include_tasks: bool
@@ -132,6 +135,10 @@ class JobWatch:
         # The stored messages. The key is the revision of the job that the receiving clients already know, or None for
         # clients that want no tasks. The value is the message, and the revision of the job in the message.
         self._messages: dict[int | None, tuple[WatchJobResponse, int]] = {}
+
+    def is_of(self, record: JobRecord) -> bool:
+        """Return whether the clients of this watch watch the job with the given record."""
+        return self._record is record
 
     def job_changed(self) -> None:
         """Announce a change of the job to the clients. The end of the job is announced at once. Any other change is
