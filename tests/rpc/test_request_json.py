@@ -58,7 +58,7 @@ def test_json_request_with_a_mistake_is_refused_with_the_nearest_name(document: 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"", "not valid JSON"),
+        (b"", "the request is not valid JSON: [A-Z]"),
         (b"<xml/>", "not valid JSON"),
         (b"null", "None is not a LaunchJobRequest"),
         (b"\xff", "not valid JSON"),
@@ -99,6 +99,12 @@ def test_json_request_that_only_reads_ignores_new_fields_and_refuses_misspelt_on
         parse({"jobId": "a", "pageSzie": 5}, tasks)
     with pytest.raises(InvalidArgumentError, match=r"did you mean 'filter.regex'"):
         parse({"taskId": "a/task-0", "regex": "x"}, pb.Worker.FetchTaskLogsRequest)
+
+
+@pytest.mark.parametrize("message_class", [pb.Controller.OpenTunnelRequest, pb.Worker.OpenTunnelRequest])
+def test_json_request_that_opens_a_tunnel_with_an_unknown_field_is_refused(message_class: type[Message]) -> None:
+    with pytest.raises(InvalidArgumentError, match="OpenTunnelRequest has no field 'zzz': expected one of"):
+        parse({"tunnelId": "0123456789abcdef", "zzz": 1}, message_class)
 
 
 @pytest.mark.parametrize(

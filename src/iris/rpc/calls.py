@@ -97,8 +97,8 @@ def call(
 async def call_async(
     method: AsyncUnaryCall[Request, Response], request: Request, peer: Peer, *, timeout_s: float = DEFAULT_TIMEOUT_S
 ) -> Response:
-    """Make a call on an asyncio loop, with the same retries and errors as `call`. Each call is written to the event
-    log.
+    """Make a call on an asyncio loop, with the same retries and errors as `call`. At the log level DEBUG, each call is
+    written to the event log.
     """
     if not _log.isEnabledFor(logging.DEBUG):
         return await _call_async(method, request, peer, timeout_s)

@@ -128,6 +128,7 @@ class AuthenticationInterceptor:
         Raises:
             UnauthenticatedError: The token is missing or not valid, or the web session has ended.
             PermissionDeniedError: The role of the token may not call the method, or another page uses the web session.
+            UnavailableError: The token must be confirmed by another server, and no server answers.
         """
         find = find_web_caller.get()
         if find is not None:

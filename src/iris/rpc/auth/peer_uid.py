@@ -50,7 +50,8 @@ class PeerUidCheck:
             accepted.
 
     Attributes:
-        user: The user whose program passed the last check, or None if no program has been found yet.
+        user: Without `among`, the user whose program was found first. With `among`, the user whose program passed the
+            last check. None if no program has been found yet.
     """
 
     def __init__(self, address: str, among: Callable[[], Iterable[int]] | None = None) -> None:

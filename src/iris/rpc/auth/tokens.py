@@ -136,7 +136,7 @@ class Verifier:
         """Return the holder of a token.
 
         Raises:
-            UnauthenticatedError: The token belongs to another cluster, or has expired.
+            UnauthenticatedError: The token is damaged, belongs to another cluster, or has expired.
         """
         caller = self.read(token)
         self.check_time(caller)
@@ -146,7 +146,7 @@ class Verifier:
         """Return the holder of a token, whether or not the token has expired.
 
         Raises:
-            UnauthenticatedError: The token belongs to another cluster.
+            UnauthenticatedError: The token is damaged, or belongs to another cluster.
         """
         caller = self._known.get(token)
         if caller is None:
@@ -157,7 +157,7 @@ class Verifier:
         return caller
 
     def has_expired(self, caller: Caller) -> bool:
-        """Return whether the expiry time of a token has passed on the wall clock."""
+        """Return whether the expiry time of a token passed at least `LEEWAY_S` seconds ago on the wall clock."""
         return wall_s() >= caller.expires_at_s + LEEWAY_S
 
     def check_time(self, caller: Caller) -> None:

@@ -63,8 +63,9 @@ class CallTally:
         """Count the end of a call."""
         method = ctx.method.name
         self._calls.add(method, _code_of(error))
-        # The number of bugs is reported from the start, as 0. Prometheus cannot see the first change of a series that
-        # begins with 1, and the alert about bugs would miss the first bug.
+        # The number of a method's bugs is reported from the method's first call on, even while the number is 0.
+        # Prometheus cannot see the first change of a series that begins with 1, and the alert about bugs would miss the
+        # first bug.
         self._calls.add(method, _BUG, amount=0)
         if ctx.method.stream_type is StreamType.UNARY:
             self._seconds.add(time.perf_counter() - began_s, method)

@@ -19,7 +19,7 @@ class Probe:
     """An ASGI application that answers a probe.
 
     Args:
-        is_ready: A function that returns True if the answer is 200, and False if it is 503.
+        is_ready: Whether the answer is 200. Otherwise the answer is 503.
     """
 
     def __init__(self, *, is_ready: bool = True) -> None:

@@ -33,12 +33,13 @@ _DEEPEST = 3
 _SERVICES = cluster_pb2.DESCRIPTOR.services_by_name.values()
 # The requests of calls that only read. If a newer client uses a field that this release does not know, the answer is
 # useful even without the field. Therefore unknown fields of these requests are ignored, unless they resemble a known
-# field.
+# field. All calls with a streamed answer only read, except the calls that open a tunnel.
 _READING = {
     method.input_type
     for service in _SERVICES
     for method in service.methods_by_name.values()
-    if method.server_streaming or method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
+    if (method.server_streaming and method.output_type is not cluster_pb2.TunnelMessage.DESCRIPTOR)
+    or method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
 }
 
 
@@ -55,7 +56,7 @@ def parse_request(data: bytes | bytearray, message_class: type[Request]) -> Requ
         raise
     except (ValueError, RecursionError) as error:
         raise InvalidArgumentError(
-            f"the request is not valid JSON:  {error}", reason=ErrorReason.MALFORMED_REQUEST
+            f"the request is not valid JSON: {error}", reason=ErrorReason.MALFORMED_REQUEST
         ) from None
     message = message_class()
     _check_message(document, message.DESCRIPTOR, "", is_lenient=message.DESCRIPTOR in _READING)

@@ -86,7 +86,8 @@ class Outgoing:
         """Drop the bytes that the other side has passed on, and return their number.
 
         Raises:
-            InvalidArgumentError: `received` is larger than the number of bytes that were taken.
+            InvalidArgumentError: `received` is larger than the number of bytes that were added. The end counts as one
+                byte.
         """
         most = self._size + self._has_end
         if received > most:

@@ -44,7 +44,7 @@ class MessageWriter:
         return self
 
     def write(self, data: bytes) -> None:
-        """Accept received bytes, and call `on_message` with each message that is complete now."""
+        """Keep received bytes. The next call of `drain` reads the messages in them."""
         self._received += data
 
     async def drain(self) -> None:

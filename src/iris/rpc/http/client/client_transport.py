@@ -98,8 +98,8 @@ class HttpTransport:
         tls: The https servers that the client trusts, and the client's certificate.
         lifetime: The object that ends the client's calls when the client is closed. Several transports of one client
             share this object.
-        given: A transport of the user's own, which sends all requests. `address` then only forms the URLs, and `http2`
-            and `tls` have no effect.
+        given: A transport of the user's own, which sends all requests. `http2` and `tls` then have no effect, and
+            `address` is used only in error messages.
 
     Attributes:
         lifetime: The object that ends the client's calls when the client is closed.

@@ -1,9 +1,8 @@
 """Finds the proxy that a call goes through, as the environment configures it, and parses the proxy's URL.
 
-The environment variables are the ones that curl reads: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, also in
-lower case. This module matches `NO_PROXY` itself, because neither urllib nor httpx understands all forms that are in
-use, for example ranges of addresses. If the environment names no proxy, the system's settings on macOS and Windows
-apply, and urllib reads them.
+The environment variables are `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, also in lower case. This module
+matches `NO_PROXY` itself, because neither urllib nor httpx understands all forms that are in use, for example ranges of
+addresses. If the environment names no proxy, the system's settings on macOS and Windows apply, and urllib reads them.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from iris.rpc.http.server.refusals import refusal
 Message = dict[str, Any]
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
-_NO_BODY = (204, 304)
 # These headers are removed from answers, because they describe a connection of HTTP/1.1 and have no meaning in HTTP/2.
 _OF_CONNECTION = (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 _INVALID_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]")
@@ -48,7 +47,7 @@ class Http2Stream:
         is_answered: Whether the whole answer was sent.
         body_bytes: How many bytes of the request's body have arrived.
         max_body_bytes: The largest size of the request's body.
-        seconds: For how many seconds the body has been arriving.
+        seconds: For how many seconds the body has been arriving, or how many seconds ago an early answer was sent.
         has_begun: Whether the application has been called.
         is_started: Whether the application has sent the head of its answer.
         has_trailers: Whether the application has announced trailers.
