@@ -66,6 +66,30 @@ def test_error_for_a_refused_option_value_names_the_accepted_values(key: str, va
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("webhooks", ["https://ana:secret@example.com"], "must not contain a user name or a password"),
+        ("webhooks", ["ftp://ana:secret@example.com"], "must not contain a user name or a password"),
+        ("webhooks", ["https://example.com", "https://example.com"], "must not be given twice"),
+        ("webhooks", [{"url": "https://example.com", "kinds": []}], "unknown key 'kinds' of a webhook: the keys are"),
+        (
+            "advertise",
+            "http://example.com/x?y",
+            "not an address: 'http://example.com/x?y': the address contains a query",
+        ),
+        ("advertise", "0.0.0.0", "the host stands for all addresses of a machine"),
+    ],
+)
+def test_error_for_a_refused_webhook_or_address_names_the_mistake_and_no_password(
+    key: str, value: object, words: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=re.escape(words)) as raised:
+        ClusterConfig(**{key: value})
+    assert str(raised.value).startswith(ClusterConfig.options[key].label)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"tls_cert": "c"}, "must be given together"),

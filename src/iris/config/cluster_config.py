@@ -59,6 +59,8 @@ class Option:
             return None
         try:
             return self.kind.read(value)
+        except kinds.NamedMistakeError:
+            raise
         except ValueError:  # InvalidArgumentError is caught here, too, because it is a subclass of ValueError.
             raise InvalidArgumentError(f"expected {self.kind.accepted}, got {quoted(value)}") from None
 
@@ -116,7 +118,7 @@ class ClusterConfig:
         "",
         "The address at which workers, tasks and clients reach the controller: HOST; HOST:PORT for a forwarded port;"
         " or the URL of a proxy or load balancer.",
-        default_text="the value of --host",
+        default_text="the value of --host, or an address of this machine if --host is 0.0.0.0 or ::",
     )
     engine: str = _option(
         kinds.one_of(LOCAL_ENGINE, "ray", "slurm"),

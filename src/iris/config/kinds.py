@@ -16,13 +16,20 @@ from iris.arguments import MAX_INT32
 from iris.cluster.names import check_label
 from iris.cluster.types import parse_bytes
 from iris.durations import read_span, write_span
+from iris.errors import InvalidAddressError, InvalidArgumentError
 from iris.event_kinds import check_kinds
-from iris.rpc.address import parse_origin
+from iris.rpc.address import advertised, parse_origin
 
 _DIGITS = re.compile("[0-9]{1,20}", re.ASCII)
 _SIZES = {
     "TB": 10**12, "TiB": 2**40, "GB": 10**9, "GiB": 2**30, "MB": 10**6, "MiB": 2**20, "kB": 10**3, "KiB": 2**10,
 }  # fmt: skip
+
+
+class NamedMistakeError(InvalidArgumentError):
+    """A value is not accepted, and the text of the error names the mistake in the value. The user sees this text. After
+    any other error, the user sees the accepted values and the given value instead.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +39,8 @@ class Kind:
     Attributes:
         metavar: The placeholder for a value in the help of a command. Empty for an option that takes no value.
         accepted: Which values are accepted, as a noun phrase for error messages.
-        read: A function that returns the value for a text or a TOML value. The function raises ValueError or
-            InvalidArgumentError if it does not accept the value.
+        read: A function that returns the value for a text or a TOML value. If the function does not accept the value,
+            it raises ValueError or one of its subclasses, such as InvalidArgumentError.
         write: A function that returns a value in the form of JSON and TOML.
         choices: All accepted values, if there are few.
         repeated: Whether the option may be given several times. Its value is then a tuple.
@@ -94,6 +101,16 @@ def _read_origins(value: object) -> tuple[str, ...]:
 def _read_events(value: object) -> tuple[str, ...]:
     words = value.split(",") if isinstance(value, str) else _read_words(value)
     return check_kinds(word.strip() for word in words)
+
+
+def _read_advertised(value: object) -> str:
+    text = _read_text(value)
+    if text:
+        try:
+            advertised(text, 1, tls=False)  # Any port will do, because only the form of the address is checked here.
+        except InvalidAddressError as error:
+            raise NamedMistakeError(str(error)) from None
+    return text
 
 
 def _read_collector(value: object) -> str:
@@ -206,7 +223,7 @@ TEXT = Kind("TEXT", "text that is not blank", _read_text)
 URL = Kind("URL", "a URL, such as 's3://bucket/logs' or 'file:///mnt/logs'", _read_text)
 COLLECTOR = Kind("URL", "a URL such as 'http://localhost:4318'", _read_collector)
 HOST = Kind("HOST", "the name or the IP address of a host", _read_host)
-ADDRESS = Kind("ADDRESS", "HOST, HOST:PORT or a URL", _read_text)
+ADDRESS = Kind("ADDRESS", "HOST, HOST:PORT or a URL", _read_advertised)
 SWITCH = Kind("", "true or false", _read_bool)
 EVENTS = Kind(
     "KINDS",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from iris.config.kinds import EVENTS, Kind
-from iris.errors import InvalidArgumentError, quoted
+from iris.config.kinds import EVENTS, Kind, NamedMistakeError
+from iris.errors import quoted
 
 _KEYS = ("url", "events")
 
@@ -33,7 +33,7 @@ def _read_webhooks(value: object) -> tuple[WebhookOption, ...]:
         raise ValueError
     found = tuple(map(_read_webhook, value))
     if len({webhook.url for webhook in found}) < len(found):
-        raise InvalidArgumentError("the URL of a webhook must not be given twice: name all its events in one entry")
+        raise NamedMistakeError("the URL of a webhook must not be given twice: name all its events in one entry")
     return found
 
 
@@ -46,7 +46,7 @@ def _read_webhook(value: object) -> WebhookOption:
         raise ValueError
     for key in value:
         if key not in _KEYS:
-            raise InvalidArgumentError(f"unknown key {quoted(key)} of a webhook: the keys are {', '.join(_KEYS)}")
+            raise NamedMistakeError(f"unknown key {quoted(key)} of a webhook: the keys are {', '.join(_KEYS)}")
     return WebhookOption(_read_url(value["url"]), EVENTS.read(value.get("events", ())))
 
 
@@ -54,13 +54,14 @@ def _read_url(value: object) -> str:
     if not isinstance(value, str) or not value.isascii() or any(letter <= " " for letter in value):
         raise ValueError
     parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment or parts.port == 0:
-        raise ValueError
+    # This check comes first, because the errors after other mistakes quote the URL.
     if parts.username is not None or parts.password is not None:
-        raise InvalidArgumentError(
+        raise NamedMistakeError(
             f"the URL of a webhook must not contain a user name or a password, got the URL of {parts.hostname}:"
             " the signature of each request proves the sender"
         )
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment or parts.port == 0:
+        raise ValueError
     return value
 
 

@@ -51,12 +51,9 @@ def listen(config: ClusterConfig, state_dir: Path) -> Listening:
     Raises:
         FailedPreconditionError: The port is taken, a certificate cannot be used, or other machines could connect
             without TLS.
-        InvalidAddressError: The advertised address has none of the accepted forms.
+        InvalidAddressError: The host of the configuration cannot be part of a URL.
     """
     tls = _tls(config, state_dir)
-    if config.advertise:
-        # `advertised` refuses an invalid address before any port is bound.
-        advertised(config.advertise, 1, tls=False)
     metrics_socket = None if config.metrics_port is None else bind(_METRICS_HOST, config.metrics_port)
     listener = bind(config.host, config.port)
     address, advertise_host = advertised(_advertised_host(config), port_of(listener), tls=tls is not None)
