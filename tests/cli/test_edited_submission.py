@@ -41,6 +41,14 @@ def test_edited_job_with_one_changed_variable_keeps_the_other_variables(
         read_edited(write_submission(answer) + 'env = ["NOPE"]\n', run, answer.submission)
 
 
+@pytest.mark.parametrize("line", ['after = ["other"]', 'workspace = "."', "detach = true"])
+def test_edited_job_with_a_key_that_cannot_be_changed_is_refused(
+    answer: Controller.GetSubmissionResponse, line: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^{line.partition(' ')[0]} cannot be changed here"):
+        read_edited(f"{write_submission(answer)}{line}\n", run, answer.submission)
+
+
 def test_edited_job_lacks_a_variable_that_was_removed_from_its_list(
     answer: Controller.GetSubmissionResponse,
 ) -> None:

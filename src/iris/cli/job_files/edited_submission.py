@@ -23,9 +23,9 @@ _PLACEMENTS = {cluster_pb2.PLACEMENT_SPREAD: "spread", cluster_pb2.PLACEMENT_TOG
 _RENDEZVOUS = {cluster_pb2.RENDEZVOUS_TORCH: "torch", cluster_pb2.RENDEZVOUS_JAX: "jax"}
 _UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 # The keys of a job file that a user must not change in the editor. Some of these keys concern files that are already
-# stored in the cluster. The others affect only the command `iris run` itself.
+# stored in the cluster. `after` is missing in every retry. The other keys affect only the command `iris run` itself.
 _NOT_EDITABLE = (
-    *("workspace", "no_workspace", "env_file", "each", "array", "replace", "reuse", "detach"),
+    *("workspace", "no_workspace", "env_file", "each", "array", "after", "replace", "reuse", "detach"),
     *("json", "address", "context"),
 )
 _LONG_LINE = 100  # If a list does not fit into a line of this many characters, each of its items gets its own line.
