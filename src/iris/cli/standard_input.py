@@ -23,7 +23,7 @@ from iris.cli.output.printer import Output
 from iris.errors import IrisError, UnimplementedError
 
 _READ_BYTES = 256 * 1024
-# While there is no input, `iris run` calls the worker at this interval in seconds, to show that more input may come.
+# While there is no input, `iris run` calls the cluster at this interval in seconds, to show that more input may come.
 _BEAT_S = 20.0
 _FOREGROUND_CHECK_S = 0.5
 _END_S = 2.0

@@ -29,7 +29,9 @@ from iris.rpc.standard.applications import with_standard_services
 
 
 def controller_applications(service: ControllerService) -> dict[str, Any]:
-    """Return the controller's calls, the standard services and the log route as ASGI applications by path."""
+    """Return everything that the controller serves, apart from the web page, as ASGI applications by path: its calls,
+    the standard services, the log route, the calls in web sessions, the metrics and the probes.
+    """
     controller = service.controller
     authority = controller.authority
     plain_http = PlainHttp(

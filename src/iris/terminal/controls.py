@@ -28,7 +28,7 @@ _TOKENS = re.compile(
     "|\x1b[ -/]*[0-~]?"
     "|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\udc80-\udc9f]"
 )
-# All bytes except control characters of 7 bits. Newlines and tabs belong to them, too.
+# All bytes except control characters of 7 bits. Tabs, newlines and carriage returns are harmless, too.
 _HARMLESS = bytes([*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0x100)])
 _C1 = re.compile(b"\xc2[\x80-\x9f]")
 _COLOURS = re.compile(rb"\x1b\[([0-9;:]*)m")

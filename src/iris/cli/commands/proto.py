@@ -22,7 +22,7 @@ Write the proto files of this release below a folder. Code generators and tools 
 
 \b
   iris proto export schema
-  iris proto export schema --json | jq -r .files[]
+  iris proto export schema --json | jq -r '.files[]'
   buf curl --schema schema …
 
 The command creates the folder if it does not exist, and replaces proto files of an earlier release.

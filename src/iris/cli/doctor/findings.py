@@ -13,7 +13,7 @@ class Status(enum.StrEnum):
     """How good or bad a finding is."""
 
     OK = "ok"
-    UNKNOWN = "unknown"  # UNKNOWN: the check could not be made.
+    UNKNOWN = "unknown"  # UNKNOWN: the check could not be made, or the finding needs no change.
     WARNING = "warning"  # WARNING: the cluster works, but should be changed.
     PROBLEM = "problem"  # PROBLEM: a part of the cluster does not work.
 
@@ -28,7 +28,7 @@ class Finding:
     Attributes:
         check: The name of the check, which programs can rely on, for example "clock".
         subject: What was checked, for example "controller" or "worker local-0".
-        status: The result of the check: good, unknown, a warning or a problem.
+        status: How good or bad the finding is.
         text: The finding as text for people.
         advice: What a person can do about the finding. An empty string if nothing needs to be done.
     """

@@ -66,7 +66,7 @@ class LocalOutput:
         return self
 
     def write(self, data: bytes) -> None:
-        """Write bytes."""
+        """Keep bytes for `drain`, which writes them. All earlier bytes must be written already."""
         self._rest = memoryview(data)
 
     async def drain(self) -> None:
@@ -84,7 +84,7 @@ class LocalOutput:
             self._rest = self._rest[written:]
 
     def write_eof(self) -> None:
-        """End the stream."""
+        """Set `ended`, because no further bytes follow."""
         self.ended.set()
 
     def close(self) -> None:

@@ -81,9 +81,8 @@ async def _run(
 
     def note(text: str) -> None:
         output.note(f"{text} (Ctrl-C ends the command here)" if command.terminal and command.input else text)
-        if terminal.is_raw and os.isatty(
-            2
-        ):  # The message ends with a newline, which does not return to the first column in raw mode.
+        # The message ends with a newline, which does not return to the first column in raw mode.
+        if terminal.is_raw and os.isatty(2):
             with contextlib.suppress(OSError):
                 os.write(2, b"\r")
 

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
 _QUIET_S = 1.0
 _MB = 1_000_000
-# characters
-_BAR = 24
+_BAR = 24  # The width of the bar in characters.
 # The shortest time in seconds between two changes of the status line of a copy.
 _EVERY_S = 0.2
 

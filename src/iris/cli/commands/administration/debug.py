@@ -30,10 +30,10 @@ tokens, keys or passwords, no code, and no output of tasks.
 \b
   iris debug bundle
   iris debug bundle --output trouble.tar.gz
-  iris debug bundle --json | jq -r .notes[]
+  iris debug bundle --json | jq -r '.notes[]'
 
 You can also make the bundle of a cluster on this machine after its server has died. The bundle of a cluster on another
-machine contains only states and machines.
+machine contains only versions, states and machines.
 """
 
 

@@ -81,7 +81,8 @@ class _ExecCommand(JobCodeCommand):
     "--tty",
     "-t",
     is_flag=True,
-    help="Run the command in a terminal of its own. Together with -i, standard input must be a terminal, too.",
+    help="Run the command in a terminal of its own. With -i, this option has no effect if standard input is not a"
+    " terminal.",
 )
 @click.option(
     "--env",

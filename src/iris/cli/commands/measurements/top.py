@@ -32,8 +32,9 @@ first. If JOBs are given, only their tasks are shown. A JOB may be one task, suc
   iris top --json | jq '[.tasks[].memory_mb] | add'
 
 CPU is the number of cores in use at the moment. MEMORY is the memory in use, and PEAK the most so far. GPU is the
-number of GPUs that are reserved for the task; their use is not measured. Workers measure every few seconds. The tasks
-of at most 100 jobs are shown, the newest jobs first. A pipe gets the tasks again after each change.
+number of GPUs that are reserved for the task; 'iris usage' shows their use. Workers measure every few seconds. The
+tasks of at most 100 jobs are shown: of the newest jobs, or of the first given JOBs. A pipe gets the tasks again after
+each change.
 """
 
 

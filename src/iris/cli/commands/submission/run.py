@@ -284,7 +284,8 @@ def _use_job_file(context: click.Context, parameter: click.Parameter, path: str 
     metavar="DIR",
     multiple=True,
     help="Store the files that the tasks write into this directory, below their working directory. Iris creates the"
-    f" directory and passes its path in IRIS_OUTPUT_DIR. 'iris outputs' lists the files. {_MULTIPLE}",
+    " directory, and IRIS_OUTPUT_DIR is the path of the first such directory. 'iris outputs' lists the files."
+    f" {_MULTIPLE}",
 )
 @click.option(
     "--profile-memory",
