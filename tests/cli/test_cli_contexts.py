@@ -172,8 +172,17 @@ def test_login_does_not_replace_a_context_of_another_cluster(user_iris: Iris, sh
     assert user_iris.json("context", "show")["user"] == "eve", "the same cluster, with another token"
     assert (
         "stands for the cluster of 'iris up'"
-        in login(user_iris, shared_cluster.address, "--name", "local", secret=token(), code=1).stderr
+        in login(user_iris, shared_cluster.address, "--name", "local", secret=token(), code=2).stderr
     )
+
+
+def test_login_with_an_invalid_address_or_name_is_refused_before_the_token_is_read(user_iris: Iris) -> None:
+    for words, text in (
+        (("nowhere",), "the port is missing"),
+        (("http://localhost:1", "--name", "a/b"), "must have 1 to 64 ASCII letters"),
+        (("http://[::1]:1",), "give a name with --name NAME"),
+    ):
+        assert text in user_iris("login", *words, code=2).stderr
 
 
 def test_login_on_a_terminal_asks_for_the_token_without_showing_it(

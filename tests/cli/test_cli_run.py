@@ -357,7 +357,8 @@ def test_error_for_an_invalid_option_of_iris_run_names_the_option(iris: Iris, wo
 
 
 def test_address_option_is_accepted_before_and_after_the_command(iris: Iris) -> None:
-    assert "the port is missing" in iris("--address", "somewhere", "ps", code=1).stderr
+    assert "the port is missing" in iris("--address", "somewhere", "ps", code=2).stderr
+    assert "Invalid value for '--address'" in iris("run", "--address", "somewhere", "--", "true", code=2).stderr
     assert "does not answer" in iris("ps", "--address", "127.0.0.1:1", code=1).stderr
     assert "iris up" in iris("ps", code=1).stderr
 

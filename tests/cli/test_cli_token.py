@@ -59,7 +59,9 @@ def test_tokens_are_created_listed_and_revoked(iris: Iris) -> None:
     assert f"token {ana_id} of 'ana' was revoked" in iris("ps", code=1, **ana).stderr
     assert "revoked" in iris("token", "list").stdout
     assert "no token with id 'nobody'" in iris("token", "revoke", "nobody", code=1).stderr
-    assert "0" in iris("token", "create", "x", "--ttl", "0", code=2).stderr
+    for ttl in ("0", "3661d"):
+        refused = iris("token", "create", "x", "--ttl", ttl, code=2).stderr
+        assert "Invalid value for --ttl: expected a time longer than 0 and at most 3660d" in refused
 
 
 def test_token_of_iris_up_is_new_at_each_start_and_readable_by_its_user_only(iris: Iris) -> None:
@@ -160,8 +162,8 @@ def test_up_on_a_public_host_needs_tls_or_an_explicit_option(iris: Iris) -> None
     refused = iris("up", "--port", "0", "--host", "0.0.0.0", code=1).stderr
     assert "--tls-cert" in refused
     assert "--insecure-no-tls" in refused
-    assert "must be given together" in iris("up", "--tls-cert", __file__, code=1).stderr
-    assert "needs --tls-cert" in iris("up", "--client-ca", __file__, code=1).stderr
+    assert "must be given together" in iris("up", "--tls-cert", __file__, code=2).stderr
+    assert "needs --tls-cert" in iris("up", "--client-ca", __file__, code=2).stderr
     assert "does not exist" in iris("up", "--tls-cert", "missing.pem", code=2).stderr
     files = ("--tls-cert", __file__, "--tls-key", __file__)
     assert "expected a certificate" in iris("up", "--port", "0", *files, code=1).stderr

@@ -221,8 +221,8 @@ def test_clients_and_tasks_use_the_address_of_the_option_advertise(iris: Iris) -
             "the address of --advertise must reach the cluster from this machine, too"
             in iris("up", "--port", str(port), "--advertise", "127.0.0.1:9", code=1).stderr
         )
-    assert "all addresses of a machine" in iris("up", "--port", "0", "--advertise", "0.0.0.0", code=1).stderr
-    assert "a client cannot connect to port 0" in iris("up", "--advertise", "some-host:0", code=1).stderr
+    assert "all addresses of a machine" in iris("up", "--port", "0", "--advertise", "0.0.0.0", code=2).stderr
+    assert "a client cannot connect to port 0" in iris("up", "--advertise", "some-host:0", code=2).stderr
 
 
 def test_up_reads_options_from_a_file_and_a_flag_wins_over_it(iris: Iris) -> None:
@@ -243,7 +243,7 @@ def test_up_reads_options_from_a_file_and_a_flag_wins_over_it(iris: Iris) -> Non
 
 def test_up_with_a_file_that_has_a_mistake_starts_nothing(iris: Iris) -> None:
     (iris.folder / "cluster.toml").write_text('lease = "soon"\n')
-    refused = iris("up", "--config", "cluster.toml", code=1).stderr
+    refused = iris("up", "--config", "cluster.toml", code=2).stderr
     assert "cluster.toml: lease: expected a time of 1s or more" in refused
     assert "got 'soon'" in refused
     assert iris.json("down")["stopped"] is False

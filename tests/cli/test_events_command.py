@@ -48,7 +48,8 @@ def test_events_command_with_follow_prints_new_events_until_ctrl_c(remote_iris: 
 def test_events_command_refuses_invalid_kinds_cursors_and_options(remote_iris: Iris) -> None:
     assert "did you mean 'job.failed'" in remote_iris("events", "--kind", "job.fail", code=2).stderr
     assert "or a group: contents.*" in remote_iris("events", "--kind", "", code=2).stderr
-    assert "an earlier event, got 'x'" in remote_iris("events", "--cursor", "x", code=1).stderr
+    refused = remote_iris("events", "--cursor", "x", code=2).stderr
+    assert "--cursor must be the cursor of an earlier event, got 'x'" in refused
     assert "mutually exclusive" in remote_iris("events", "--all", "-n", "3", code=2).stderr
     assert "got the argument 'a' and --job 'b'" in remote_iris("events", "a", "--job", "b", code=2).stderr
     assert "no such events" in remote_iris("events", "--kind", "events.dropped").stderr

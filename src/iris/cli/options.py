@@ -22,6 +22,7 @@ from iris.cores import read_cores
 from iris.durations import read_span
 from iris.errors import InvalidArgumentError, quoted
 from iris.moments import read_moment
+from iris.rpc.address import parse_address
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -50,7 +51,7 @@ def address_option(command: Command) -> Command:
         return value or outer
 
     command = context_option(command)
-    return click.option("--address", metavar="HOST:PORT", callback=or_of_the_group, help=ADDRESS_HELP)(command)
+    return click.option("--address", type=ADDRESS, callback=or_of_the_group, help=ADDRESS_HELP)(command)
 
 
 def context_option(command: Command) -> Command:
@@ -188,6 +189,18 @@ def joined_choices(_: click.Context, __: click.Parameter, values: tuple[tuple[st
     return tuple(dict.fromkeys(word for words in values for word in words))
 
 
+def _read_address(text: str) -> str:
+    if text:  # An empty address counts as no address, as in IRIS_CONTROLLER_ADDRESS.
+        parse_address(text)
+    return text
+
+
+def _read_context_name(text: str) -> str:
+    from iris.cluster.client.contexts.context_file import check_context_name
+
+    return check_context_name(text)
+
+
 def _read_port_name(text: str) -> str:
     check_port_name(text)
     return text
@@ -236,7 +249,9 @@ def _read_exit_code(text: str) -> int:
 
 
 _DIGITS = re.compile("[0-9]{1,20}", re.ASCII)
+ADDRESS = _Checked("HOST:PORT", _read_address)
 ARRAY = _Checked("NUMBERS", read_array)
+CONTEXT_NAME = _Checked("NAME", _read_context_name)
 CORES = _Checked("N", read_cores)
 COUNT = _Checked("N", _read_count)
 POSITIVE_COUNT = _Checked("N", partial(_read_count, least=1))

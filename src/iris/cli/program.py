@@ -21,7 +21,7 @@ from iris.cli.completion import COMPLETION_VARIABLE
 from iris.cli.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OUTPUT_CLOSED
 from iris.cli.hints.hint_texts import hint_for_command, hint_for_option
 from iris.cli.lazy_group import LazyGroup, given_words
-from iris.cli.options import ADDRESS_HELP, CONTEXT, context_option
+from iris.cli.options import ADDRESS, ADDRESS_HELP, CONTEXT, context_option
 from iris.cli.output.printer import report_error
 from iris.errors import IrisError, NotFoundError
 from iris.terminal.encoding import ReplacingStream
@@ -146,7 +146,7 @@ def _with_hint(context: click.Context, error: click.UsageError) -> click.UsageEr
     help=_HELP,
     epilog=_EPILOG,
 )
-@click.option("--address", metavar="HOST:PORT", help=ADDRESS_HELP)
+@click.option("--address", type=ADDRESS, help=ADDRESS_HELP)
 @context_option
 @click.version_option(package_name="iris-cluster", prog_name="iris", message="%(prog)s %(version)s")
 @click.pass_context

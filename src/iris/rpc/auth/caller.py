@@ -10,6 +10,8 @@ ADMIN, USER, READER, WORKER, TASK, CONTROLLER = "admin", "user", "reader", "work
 # The roles with which people can create tokens. Tokens with the roles `task` and `controller` are created only by the
 # cluster.
 GIVEN_ROLES = (ADMIN, USER, READER, WORKER)
+# The longest lifetime of a token that a person can create, in seconds.
+MAX_TTL_S = 10 * 366 * 86400
 # The clocks of two machines may differ by up to this many seconds without making a valid token invalid.
 LEEWAY_S = 30.0
 # Each error message for a caller without a valid token ends with this advice.

@@ -9,9 +9,10 @@ import click
 
 from iris.cli.cluster.connect import connect
 from iris.cli.lazy_group import SuggestingGroup
-from iris.cli.options import CONTEXT, DURATION, address_option, json_option
+from iris.cli.options import CONTEXT, DURATION, address_option, json_option, refused_options
 from iris.cli.output.printer import Output
-from iris.rpc.auth.caller import GIVEN_ROLES, USER
+from iris.durations import write_span
+from iris.rpc.auth.caller import GIVEN_ROLES, MAX_TTL_S, USER
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -81,10 +82,13 @@ def token() -> None:
 @click.argument("name", metavar="NAME")
 def create(*, name: str, role: str, ttl: float, as_json: bool, address: str | None) -> None:
     """See `_CREATE_HELP`."""
-    if ttl <= 0:
-        raise click.BadParameter("expected a time longer than 0, such as '30d'", param_hint="--ttl")
+    if not 0 < ttl <= MAX_TTL_S:
+        longest = write_span(MAX_TTL_S)
+        raise click.BadParameter(
+            f"expected a time longer than 0 and at most {longest}, such as '30d'", param_hint="--ttl"
+        )
     output = Output(as_json=as_json)
-    with connect(address) as connection:
+    with connect(address) as connection, refused_options():
         made = connection.client.cluster.create_token(name, role, ttl_seconds=math.ceil(ttl))
     output.answer({**_document(made.token), "secret": made.secret}, lambda: made.secret)
     output.note(f"the token is shown only this once; to revoke it: iris token revoke {made.token.token_id}")

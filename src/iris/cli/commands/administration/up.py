@@ -20,7 +20,7 @@ from iris.cluster.client.running_cluster import state_home
 from iris.cluster.client.server_process import check_server_extra
 from iris.config import ClusterConfig, read_config_file
 from iris.counts import counted
-from iris.errors import FailedPreconditionError, NotFoundError
+from iris.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from iris.rpc.address import is_loopback_host
 
 _TLS_FILES = ("tls_cert", "tls_key", "client_ca")
@@ -76,7 +76,7 @@ def up(*, config_file: Path | None, take_over: bool, verbose: bool, as_json: boo
     """See `_HELP`."""
     check_server_extra()
     output = Output(as_json=as_json)
-    given = {} if config_file is None else read_config_file(config_file)
+    given = _read_file(config_file)
     given |= {name: value for name, value in flags.items() if value not in (None, ())}
     if verbose:
         given["log_level"] = "debug"
@@ -111,6 +111,13 @@ def up(*, config_file: Path | None, take_over: bool, verbose: bool, as_json: boo
         output.note("clients on other machines need the address, and a token: iris token create NAME")
 
 
+def _read_file(path: Path | None) -> dict[str, Any]:
+    try:
+        return {} if path is None else read_config_file(path)
+    except InvalidArgumentError as error:
+        raise click.BadParameter(str(error), param_hint="--config") from error
+
+
 def _note_next(record: Record, output: Output) -> None:
     """Print which commands use the new cluster, and which file contains the secret of its webhooks."""
     output.note("next: iris run --detach -- COMMAND, iris ps, iris logs -f JOB, iris web; to end it: iris down")
@@ -141,7 +148,17 @@ def _complete(given: Mapping[str, Any]) -> ClusterConfig:
 
     If the server of an earlier cluster with the same state directory was killed, options that were not given come from
     the earlier cluster.
+
+    Raises:
+        UsageError: Two options contradict each other.
     """
+    try:
+        return _with_options_of_killed_server(given)
+    except InvalidArgumentError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _with_options_of_killed_server(given: Mapping[str, Any]) -> ClusterConfig:
     before = read_record()
     directory = given.get("state_dir") or (state_home() if before is None else before.state_dir)
     if before is None or before.state_dir != directory:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import click
 
 from iris.cli.completion import complete_context
-from iris.cli.options import given_context, json_option
+from iris.cli.options import ADDRESS, CONTEXT_NAME, given_context, json_option
 from iris.cli.output.context_texts import context_document, words_of_holder
 from iris.cli.output.printer import Output
 from iris.cluster.client.contexts.choose_cluster import ADDRESS_VARIABLE, CONTEXT_VARIABLE
@@ -62,7 +62,7 @@ _FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 @click.command(help=_LOGIN_HELP, short_help="Save the address and the token of a cluster.")
 @click.option(
     "--name",
-    metavar="NAME",
+    type=CONTEXT_NAME,
     help="The name of the context in which the cluster is saved. Default: the host of the address.",
 )
 @click.option("--token-stdin", is_flag=True, help="Read the token from standard input instead of asking for it.")
@@ -83,7 +83,7 @@ _FILE = click.Path(exists=True, dir_okay=False, resolve_path=True)
 )
 @click.option("--insecure-no-tls", is_flag=True, help="Send the token without TLS, on a network that you trust.")
 @json_option()
-@click.argument("address", metavar="ADDRESS")
+@click.argument("address", type=ADDRESS, metavar="ADDRESS")
 def login(
     *,
     address: str,
@@ -101,7 +101,7 @@ def login(
     output = Output(as_json=as_json)
     url = parse_address(address)
     _check_exposure(url, insecure=insecure_no_tls)
-    name = check_context_name(name or _name_of(url))
+    name = name or _name_of(url)
     _check_replaced(read_contexts(), name, url)
     context = Context(name, url, _read_token(token_stdin), ca or "", cert or "", cert_key or "")
     _check_with_cluster(context)
@@ -168,10 +168,12 @@ def _check_replaced(contexts: Contexts, name: str, url: str) -> Contexts:
 
 
 def _name_of(url: str) -> str:
-    host = urlsplit(url).hostname or ""
-    if host == LOCAL or ":" in host:
-        raise InvalidArgumentError(f"the host of {url} cannot be the name of a context: give a name with --name NAME")
-    return host
+    try:
+        return check_context_name(urlsplit(url).hostname or "")
+    except InvalidArgumentError:
+        raise click.UsageError(
+            f"the host of {url} cannot be the name of a context: give a name with --name NAME"
+        ) from None
 
 
 def _read_token(from_stdin: bool) -> str:

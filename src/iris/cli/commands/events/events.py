@@ -12,7 +12,7 @@ from iris.cli.cluster.connect import connect
 from iris.cli.cluster.lookup import Lookup
 from iris.cli.commands.events.event_lines import EventLines
 from iris.cli.completion import JobName
-from iris.cli.options import EVENT_KINDS, MOMENT, POSITIVE_COUNT, address_option, json_option
+from iris.cli.options import EVENT_KINDS, MOMENT, POSITIVE_COUNT, address_option, json_option, refused_options
 from iris.cli.output.printer import Output
 from iris.errors import UnavailableError
 from iris.rpc.event_documents import event_document
@@ -90,16 +90,18 @@ def events(
     output = Output(as_json=as_json)
     with connect(address) as connection:
         client = connection.client
-        found = client.events(
-            Lookup(client, with_tasks=False).job(job).job_id if job else None,
-            kinds=[kind for given in kinds for kind in given],
-            since_ms=since or 0,
-            cursor=cursor,
-            tail=tail or (0 if show_all or since or cursor else _SHOWN),
-            follow=follow,
-            on_silence=lambda error: _note_silence(output, error),
-        )
-        _show(found, output)
+        job_id = Lookup(client, with_tasks=False).job(job).job_id if job else None
+        with refused_options():
+            found = client.events(
+                job_id,
+                kinds=[kind for given in kinds for kind in given],
+                since_ms=since or 0,
+                cursor=cursor,
+                tail=tail or (0 if show_all or since or cursor else _SHOWN),
+                follow=follow,
+                on_silence=lambda error: _note_silence(output, error),
+            )
+            _show(found, output)
 
 
 def _show(found: Iterator[cluster_pb2.Controller.Event], output: Output) -> None:

@@ -8,10 +8,10 @@ import os
 import pwd
 from pathlib import Path
 
-from iris.cluster.controller.auth.authority import DEFAULT_TTL_S, MAX_TTL_S, Authority, Token
+from iris.cluster.controller.auth.authority import DEFAULT_TTL_S, Authority, Token
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
-from iris.rpc.auth.caller import ADMIN
+from iris.rpc.auth.caller import ADMIN, MAX_TTL_S
 from iris.system.clock import wall_s
 from iris.system.event_loop import happens
 from iris.system.files import write_secret

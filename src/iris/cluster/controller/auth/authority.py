@@ -19,7 +19,7 @@ from iris.errors import InvalidArgumentError, NotFoundError, UnauthenticatedErro
 from iris.reasons import ErrorReason
 from iris.rpc import cluster_pb2
 from iris.rpc.auth.authenticate import AuthenticatedStreams
-from iris.rpc.auth.caller import GIVEN_ROLES, LEEWAY_S, TASK, WORKER, Caller
+from iris.rpc.auth.caller import GIVEN_ROLES, LEEWAY_S, MAX_TTL_S, TASK, WORKER, Caller
 from iris.rpc.auth.tokens import (
     QUEUED_WORKER_TTL_S,
     WORKER_TTL_S,
@@ -32,7 +32,6 @@ from iris.rpc.auth.tokens import (
 from iris.system.clock import now_for_ages_ms, now_ms, wall_s
 
 DEFAULT_TTL_S = 30 * 86400
-MAX_TTL_S = 10 * 366 * 86400
 _LISTED_S = 7 * 86400  # An expired token stays in the list of tokens for this many seconds.
 
 Token = cluster_pb2.Controller.Token
