@@ -4,6 +4,7 @@ gives.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pyqwest import Client
 from support.answering_server import Server, http
 from support.certificates import CertificateAuthority
 from support.two_version_server import TwoVersionServer
@@ -26,6 +28,7 @@ from iris.errors import ClientClosedError, ControllerUnreachableError, DeadlineE
 from iris.rpc import cluster_connect
 from iris.rpc.calls import call, stream
 from iris.rpc.cluster_pb2 import Controller
+from iris.rpc.http.client.async_client_transport import user_transport
 from iris.rpc.http.client.client_transport import HttpTransport
 from iris.rpc.http.client.stream_handle import StreamHandle
 from iris.rpc.http.tls import ClientTls
@@ -316,3 +319,12 @@ def test_https_trusts_the_certificates_of_a_directory(
     caller = Caller(tls_server.address)
     with contextlib.closing(caller.transport):
         assert caller.list_jobs() == ["a"]
+
+    async def list_jobs(*, http2: bool) -> int:
+        transport = user_transport(tls_server.address, ClientTls(), None, http2=http2)
+        url = f"{tls_server.address}/iris.cluster.ControllerService/ListJobs"
+        answer = await Client(transport).post(url, headers={"content-type": "application/proto"}, content=b"")
+        return answer.status
+
+    assert asyncio.run(list_jobs(http2=False)) == 200
+    assert asyncio.run(list_jobs(http2=True)) == 200, "pyqwest's transport, which reads no directories"

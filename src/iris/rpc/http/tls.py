@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from iris.rpc.http.http2_support import has_http2
 
 # The name of the file in the state directory in which `client_cert.py` stores the client certificate of the cluster.
 PART_FILE = "part.pem"
+_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+", re.ASCII)
 CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE = "IRIS_CA", "IRIS_CERT", "IRIS_CERT_KEY"
 
 
@@ -63,12 +65,12 @@ class ClientTls:
         Raises:
             FailedPreconditionError: A file cannot be read.
         """
-        import certifi
-
-        trusted = self.ca or os.environ.get("SSL_CERT_FILE") or certifi.where()
-        files = {"tls_ca_cert": trusted, "tls_cert": self.cert, "tls_key": self.key or self.cert}
+        file, folder = self._trusted()
+        trusted = _hashed_files(folder) if folder else [Path(file)]
+        own = {"tls_cert": self.cert, "tls_key": self.key or self.cert}
         try:
-            return {name: Path(file).read_bytes() for name, file in files.items() if file}
+            pems = {name: Path(path).read_bytes() for name, path in own.items() if path}
+            return pems | {"tls_ca_cert": b"\n".join(path.read_bytes() for path in trusted)}
         except OSError as error:
             raise FailedPreconditionError(f"{error.filename}: {_why(error)}; expected a file in PEM") from error
 
@@ -78,12 +80,7 @@ class ClientTls:
         Raises:
             FailedPreconditionError: A file cannot be read, or does not contain certificates or a key in PEM.
         """
-        import certifi
-
-        trusted = self.ca or os.environ.get("SSL_CERT_FILE") or ""
-        folder = "" if trusted else os.environ.get("SSL_CERT_DIR", "")
-        if not trusted and not folder:
-            trusted = certifi.where()
+        trusted, folder = self._trusted()
         try:
             context = ssl.create_default_context(cafile=trusted or None, capath=folder or None)
         except (OSError, ssl.SSLError) as error:
@@ -97,6 +94,22 @@ class ClientTls:
         if self.cert:
             _load_pair(context, self.cert, self.key, "cert")
         return context
+
+    def _trusted(self) -> tuple[str, str]:
+        """Return the file and the directories with the trusted certificates. One of them is an empty string."""
+        import certifi
+
+        file = self.ca or os.environ.get("SSL_CERT_FILE") or ""
+        folder = "" if file else os.environ.get("SSL_CERT_DIR", "")
+        return (file, folder) if file or folder else (certifi.where(), "")
+
+
+def _hashed_files(folders: str) -> list[Path]:
+    """Return the certificate files that OpenSSL finds in directories whose paths are separated by `:`. The names of
+    such files are hashes, as `openssl rehash` makes them.
+    """
+    found = [path for folder in folders.split(os.pathsep) for path in Path(folder).glob("*.*")]
+    return sorted(path for path in found if _HASHED.fullmatch(path.name))
 
 
 @dataclass(frozen=True, slots=True)
