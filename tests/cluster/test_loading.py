@@ -17,6 +17,7 @@ from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import start_server
 from iris.config import ClusterConfig
 from iris.errors import LocalClusterError
+from iris.server.loading import Loading, loading_applications
 
 _HEALTH = "/grpc.health.v1.Health/Check"
 _OLD_DATABASE = Path(__file__).parent / "controller" / "databases" / "schema-2.sql"
@@ -41,6 +42,11 @@ def probe(port: int, path: str) -> int:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
+
+
+def test_loading_server_answers_calls_of_both_versions_of_the_reflection_service() -> None:
+    paths = loading_applications(Loading(lambda text: None))
+    assert {"/grpc.reflection.v1.ServerReflection", "/grpc.reflection.v1alpha.ServerReflection"} <= paths.keys()
 
 
 def test_server_with_a_long_migration_reports_progress_and_answers_health_checks(

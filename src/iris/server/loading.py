@@ -23,7 +23,14 @@ from iris.rpc.standard.health import HealthApplication
 
 _QUICK_S = 1.0  # If loading takes longer than this many seconds, the server already answers calls while it loads.
 _REPORTED_S = 1.0
-_PATHS = ("/iris.cluster.ControllerService", "/grpc.reflection.v1.ServerReflection", "/v1", "/session", METRICS_PATH)
+_PATHS = (
+    "/iris.cluster.ControllerService",
+    "/grpc.reflection.v1.ServerReflection",
+    "/grpc.reflection.v1alpha.ServerReflection",
+    "/v1",
+    "/session",
+    METRICS_PATH,
+)
 
 
 class Loading:
