@@ -178,6 +178,14 @@ def test_doctor_gives_advice_about_a_worker_with_an_unfavourable_setting(
     assert finding.advice
 
 
+def test_doctor_says_that_a_worker_without_enforcement_enforces_no_limits() -> None:
+    changed = healthy_worker()
+    changed.worker.metadata.enforcement = "none"
+    (finding,) = (one for one in judge_worker(changed, "0.1.0", {}) if one.check == "cgroups")
+    assert finding.text == "limits of tasks are not enforced"
+    assert "'iris up --enforce'" in finding.advice
+
+
 def test_doctor_has_no_findings_about_facts_that_an_older_worker_does_not_report() -> None:
     check = healthy_worker()
     check.worker.metadata.Clear()

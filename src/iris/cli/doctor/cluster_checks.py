@@ -127,9 +127,11 @@ def _judge_machine(subject: str, metadata: cluster_pb2.WorkerMetadata) -> list[F
     found = []
     if metadata.enforcement == "cgroup":
         found.append(Finding("cgroups", subject, Status.OK, "limits of tasks are enforced with cgroups"))
+    elif metadata.enforcement == "none":
+        advice = "the option 'iris up --enforce' turns the enforcement on"
+        found.append(Finding("cgroups", subject, Status.UNKNOWN, "limits of tasks are not enforced", advice))
     elif metadata.enforcement:
-        how = "not enforced" if metadata.enforcement == "none" else "enforced by measuring, not with cgroups"
-        text = f"limits of tasks are {how}. A task can exceed its memory for a moment"
+        text = "limits of tasks are enforced by measuring, not with cgroups. A task can exceed its memory for a moment"
         advice = "run the cluster as a service of systemd with Delegate=yes, see docs/how-to/run-as-a-service.md"
         found.append(Finding("cgroups", subject, Status.UNKNOWN, text, advice))
     if metadata.HasField("has_py_spy") and not metadata.has_py_spy:
