@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import APIResponse, Page, Route, expect
-from support.browser_pages import Pages, accessibility_problems
+from support.browser_pages import Pages, accessibility_problems, expect_to_fit
 from support.cluster import launch, running_cluster, unique
 from support.controller_thread import ControllerThread
 from support.page_server import PageServer
+from support.ports import free_port
 from support.tokens import token
 from support.waiting import wait_until
 
@@ -92,7 +93,7 @@ def test_sign_in_link_signs_the_browser_in_and_leaves_no_trace_of_its_code(
     tab = pages.open_tab(page.context, controller.address, route)
     accept_link(tab)
     signed_in(page)  # Signing in in one tab applies to the other tab.
-    assert tab.url == f"{controller.address}/#/jobs/some-job"
+    expect(tab).to_have_url(f"{controller.address}/#/jobs/some-job")
     tab.reload()
     signed_in(tab)
     assert "ana" in (tab.get_by_role("banner").text_content() or "")
@@ -154,7 +155,7 @@ def test_sign_in_link_that_is_entered_in_a_tab_of_the_page_signs_the_browser_in(
     # Only the hash differs, so the page is not loaded again.
     page.goto(f"{controller.address}/{link(controller, 'some-job')}")
     accept_link(page)
-    assert page.url == f"{controller.address}/#/jobs/some-job"
+    expect(page).to_have_url(f"{controller.address}/#/jobs/some-job")
 
 
 def test_used_sign_in_link_leads_to_an_explanation_and_the_sign_in_form(
@@ -184,7 +185,7 @@ def test_sign_in_form_accepts_a_token_and_shows_why_a_token_is_refused(
     page.get_by_role("button", name="Sign in").click()
     signed_in(page)
     expect(page.get_by_role("heading", level=1)).to_have_text("Machines")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways on a phone"
+    expect_to_fit(page)
 
 
 def test_sign_out_ends_the_session_in_all_tabs(controller: ControllerThread, pages: Pages) -> None:
@@ -212,6 +213,28 @@ def test_page_asks_for_a_token_only_after_the_answer_to_the_sign_out_has_deleted
     page.get_by_role("link", name="Machines").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Machines")
     expect(page.get_by_text("The machines cannot be shown")).to_be_visible()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_hidden()
+    (route, response) = held[0]
+    route.fulfill(response=response)
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_tab_asks_for_a_token_only_after_the_answer_to_its_sign_out_although_another_tab_asks_before(
+    controller: ControllerThread, pages: Pages
+) -> None:
+    page = pages.open(controller.address, "#/jobs", secret=token("user", name=unique("ana")))
+    signed_in(page)
+    other = pages.open_tab(page.context, controller.address, "#/machines")
+    signed_in(other)
+    # The listener is called after the one of the page.
+    page.evaluate("addEventListener('storage', () => { window.hasHeard = true; })")
+    held: list[tuple[Route, APIResponse]] = []
+    page.route(re.compile("/SignOut$"), lambda route: held.append((route, route.fetch())))
+    page.get_by_role("button", name="Sign out").click()
+    wait_until(lambda: page.evaluate("1") and held, "the end of the session")
+    expect(other.get_by_role("heading", name="Sign in")).to_be_visible()
+    page.wait_for_function("window.hasHeard")
     expect(page.get_by_role("heading", name="Sign in")).to_be_hidden()
     (route, response) = held[0]
     route.fulfill(response=response)
@@ -277,8 +300,8 @@ def test_other_server_of_the_same_host_does_not_receive_the_session_cookie(
 
 @pytest.mark.long  # `tests/cluster/test_sign_in.py` has the same test without a browser.
 def test_session_survives_a_restart_of_the_controller_with_the_page_open(tmp_path: Path, pages: Pages) -> None:
-    with running_cluster(tmp_path) as server:
-        port = int(server.address.rpartition(":")[2])
+    port = free_port()
+    with running_cluster(tmp_path, port=port) as server:
         page = pages.open(server.address, link(server), secret="")
         accept_link(page)
     with running_cluster(tmp_path, port=port):

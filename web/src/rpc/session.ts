@@ -136,6 +136,7 @@ export async function signIn(credential: Credential, requestId: string): Promise
 
 /** Ends the session. The browser is signed out also if the controller cannot be reached or knows no session. */
 export async function signOut(): Promise<void> {
+  const used = path.peek();
   isSigningOut = true;
   try {
     await inside.signOut({});
@@ -143,7 +144,7 @@ export async function signOut(): Promise<void> {
     if (ConnectError.from(error).code !== Code.Unauthenticated) throw error;
   } finally {
     isSigningOut = false;
-    forget(null);
+    if (path.peek() === used) forget(null); // Another tab may have signed in meanwhile.
   }
 }
 
@@ -164,7 +165,10 @@ const inside = createClient(ControllerService, createConnectTransport({ ...optio
 // Signing in and out in one tab applies to all tabs of the page.
 addEventListener("storage", (event) => {
   if (event.key !== KEY && event.key !== null) return;
-  path.value = stored();
+  const kept = stored();
+  // Another tab notices the end of the session before this tab gets the answer that deletes the cookie.
+  if (isSigningOut && kept === null) return;
+  path.value = kept;
   identity.value = null;
   void loadIdentity();
 });
