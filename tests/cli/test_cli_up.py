@@ -14,6 +14,7 @@ from typing import Any
 from support.certificates import self_signed
 from support.cluster import is_alive
 from support.lossy_proxy import LossyProxy
+from support.ports import free_port
 from support.waiting import wait_until
 
 Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
@@ -126,7 +127,8 @@ def kill_server(up: dict[str, Any]) -> None:
 
 
 def test_up_after_a_killed_server_continues_its_jobs_with_its_options(iris: Iris) -> None:
-    first = iris.json("up", "--port", "0", "--workers", "2", "--lease", "2m", "--max-log-bytes", "1MB")
+    port = str(free_port())
+    first = iris.json("up", "--port", port, "--workers", "2", "--lease", "2m", "--max-log-bytes", "1MB")
     assert first["found"] is None
     done = iris.detach("echo done")
     iris.wait_for(done, "SUCCEEDED")
@@ -153,7 +155,7 @@ def test_up_after_a_killed_server_continues_its_jobs_with_its_options(iris: Iris
 
 
 def test_up_with_another_certificate_after_a_killed_server_is_refused(iris: Iris) -> None:
-    up = iris.json("up", "--port", "0")
+    up = iris.json("up", "--port", str(free_port()))
     goes_on = iris.detach("while [ ! -e go-on ]; do sleep 0.05; done")
     iris.wait_for(goes_on, "RUNNING")
     assert "up --insecure-no-tls\n" in iris("up", "--insecure-no-tls", code=1).stderr
@@ -203,8 +205,7 @@ def test_second_cluster_in_the_same_state_directory_is_refused(iris: Iris, tmp_p
 
 
 def test_clients_and_tasks_use_the_address_of_the_option_advertise(iris: Iris) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with LossyProxy(f"http://127.0.0.1:{port}") as forwarded:
         advertised = forwarded.address.removeprefix("http://")
         up = iris.json("up", "--port", str(port), "--advertise", advertised)

@@ -14,6 +14,7 @@ import anyio
 import pytest
 from support.certificates import self_signed
 from support.cluster import running_cluster, shell, unique
+from support.ports import free_port
 from support.sockets import ESTABLISHED, count_connections
 from support.waiting import wait_until
 
@@ -202,9 +203,7 @@ async def test_closing_the_async_client_ends_waits_and_log_streams_of_other_task
 
 async def test_close_ends_calls_and_retries_to_a_controller_that_does_not_answer() -> None:
     silent = socket.create_server(("127.0.0.1", 0))
-    gone = socket.create_server(("127.0.0.1", 0))
-    ports = [server.getsockname()[1] for server in (silent, gone)]
-    gone.close()
+    ports = silent.getsockname()[1], free_port()
     with closing(silent):
         for port in ports:
             client = AsyncIrisClient.remote(f"127.0.0.1:{port}", token="none")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster import running_cluster, shell
+from support.ports import free_port
 from support.waiting import wait_until
 
 from iris.client import IrisClient
@@ -97,9 +98,7 @@ def test_closing_the_client_ends_waits_and_log_streams_in_other_threads(
 
 def test_close_ends_calls_and_retries_to_a_controller_that_does_not_answer() -> None:
     silent = socket.create_server(("127.0.0.1", 0))
-    gone = socket.create_server(("127.0.0.1", 0))
-    ports = [server.getsockname()[1] for server in (silent, gone)]
-    gone.close()
+    ports = silent.getsockname()[1], free_port()
     with closing(silent):
         for port in ports:
             for verb in WAITS.values():

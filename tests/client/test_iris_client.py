@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster import is_alive, running_cluster, shell, unique
+from support.ports import free_port
 from support.waiting import wait_until
 
 from iris.client import IrisClient, Job, LogEntry, Task
@@ -371,9 +372,8 @@ def test_ctrl_c_ends_a_wait_at_once(shared_cluster: LocalServer, stream_logs: bo
 
 
 def test_wait_continues_after_a_restart_of_the_controller(tmp_path: Path) -> None:
-    directory = tmp_path / "cluster"
-    with running_cluster(directory) as server:
-        port = int(server.address.rpartition(":")[2])
+    directory, port = tmp_path / "cluster", free_port()
+    with running_cluster(directory, port=port) as server:
         client = IrisClient.remote(server.address)
         gate = tmp_path / "gate"
         job = client.run(shell(f"while [ ! -e {gate} ]; do sleep 0.05; done"), name="patient")

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from support.cluster import launch, running_cluster, shell, unique, wait_for_end, wait_for_state
+from support.ports import free_port
 from support.tokens import token
 from support.waiting import wait_until
 from support.web_session_client import SERVICE, SessionClient
@@ -293,12 +294,11 @@ def test_another_user_of_the_machine_can_use_neither_a_stolen_cookie_nor_a_stole
 
 
 def test_web_session_survives_a_restart_of_the_controller_without_a_secret_on_disk(tmp_path: Path) -> None:
-    directory = tmp_path / "state"
-    with running_cluster(directory, workers=1) as server, SessionClient(server.address) as browser:
+    directory, port = tmp_path / "state", free_port()
+    with running_cluster(directory, workers=1, port=port) as server, SessionClient(server.address) as browser:
         browser.sign_in(token=token("user", name="ana"))
         browser.call("DescribeCluster")
         secret, path = browser.cookie, browser.session_path
-        port = int(server.address.rpartition(":")[2])
         found = [one for one in directory.rglob("*") if one.is_file() and secret.encode() in one.read_bytes()]
         assert found == [], "the secret is on the disk"
     with running_cluster(directory, workers=1, port=port) as server, SessionClient(server.address) as browser:

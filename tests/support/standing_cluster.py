@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from support.ports import free_port
 from support.tokens import keep_key
 from support.waiting import wait_until
 
@@ -33,7 +34,8 @@ class StandingCluster:
 
     def __init__(self, directory: Path, **options: Any) -> None:
         self.directory = directory
-        self.options = options
+        # The kernel could give a port that it has chosen to another program between the kill and the restart.
+        self.options = {"port": free_port(), **options}
         self.server: LocalServer | None = None
         self.start()
 
@@ -46,8 +48,7 @@ class StandingCluster:
         """Start the server, which continues with the state and the workers of an earlier server."""
         self.options |= changed
         keep_key(self.directory)
-        self.server = start_server(ClusterConfig(**{"state_dir": self.directory, "port": 0, **self.options}))
-        self.options["port"] = int(self.server.address.rpartition(":")[2])
+        self.server = start_server(ClusterConfig(**{"state_dir": self.directory, **self.options}))
         return self.server
 
     def kill(self) -> None:

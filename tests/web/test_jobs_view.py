@@ -14,6 +14,7 @@ from support.browser_pages import Pages, accessibility_problems, try_now
 from support.cluster import launch, running_cluster, shell, unique, wait_for_end
 from support.controller_thread import serving
 from support.fake_engine import FakeEngine
+from support.ports import free_port
 from support.stored_jobs import failed, new_job, stored, succeeded
 from support.tokens import keep_key
 
@@ -187,7 +188,7 @@ def test_hostile_names_of_jobs_are_shown_as_text(
 
 
 def test_page_shows_a_lost_connection_until_the_controller_answers_again(pages: Pages, tmp_path: Path) -> None:
-    with running_cluster(tmp_path / "first") as first:
+    with running_cluster(tmp_path / "first", port=free_port()) as first:
         with RemoteClusterClient(first.address) as client:
             job_id = launch(client, ["true"])
         page = pages.open(first.address)
