@@ -180,6 +180,14 @@ def _sign_in(context: BrowserContext, address: str, secret: str) -> None:
     )
 
 
+def expect_to_fit(page: Page) -> None:
+    """Wait until the whole width of the page is in sight.
+
+    Some parts of the page get their new width only in the frame after a change of the size of the window.
+    """
+    page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
+
+
 class HeldRequests:
     """Holds the requests of a tab to some addresses until `release`.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
-from support.browser_pages import Pages, accessibility_problems
+from support.browser_pages import Pages, accessibility_problems, expect_to_fit
 from support.cluster import shell, unique
 from support.tokens import token
 from support.waiting import wait_until
@@ -104,7 +104,7 @@ def test_page_merges_the_stacks_of_all_tasks_as_iris_stack_does(
     assert accessibility_problems(page) == []
     pages.take_screenshots(page, "stacks")
     page.set_viewport_size({"width": 390, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    expect_to_fit(page)
     page.set_viewport_size({"width": 1400, "height": 900})
     elsewhere.get_by_role("link", name="Task 1").click()
     page.locator(".task-panel").get_by_role("link", name="Stacks").click()

@@ -43,9 +43,10 @@ def address_of(job_id: str, query: str = "") -> str:
 
 
 def canvas_colours(page: Page, selector: str) -> int:
-    """Return the number of different colours of a canvas. An empty canvas has one."""
+    """Return the number of different colours of a canvas. An empty canvas has one, and a missing canvas has none."""
     script = """selector => {
         const canvas = document.querySelector(selector);
+        if (!canvas) return 0;
         const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
         return new Set(new Uint32Array(pixels.data.buffer)).size;
     }"""
@@ -72,7 +73,7 @@ def test_page_of_a_running_gang_shows_changes_at_once(server: LocalServer, clien
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Task 1", exact=True)).to_be_focused()
     expect(page.locator(".last-lines")).to_contain_text("starting")
-    assert page.url.endswith("?task=1")
+    expect(page).to_have_url(re.compile(r"\?task=1$"))
     wait_until(lambda: len(client.usage(job.job_id).times_ms) > 1, "measurements")
     client.terminate(job.job_id)
     expect(head).to_contain_text("killed")
@@ -141,8 +142,13 @@ def test_view_of_a_job_with_a_thousand_tasks_is_smooth(server: LocalServer, page
     wait_until(lambda: canvas_colours(page, ".timeline canvas") > 5, "the drawing of the timeline")
     wait_until(lambda: canvas_colours(page, ".task-grid canvas") > 3, "the drawing of the grid")
     assert page.locator("*").count() < 600, "tasks must not be elements of their own"
-    page.mouse.move(*_middle(page, ".timeline canvas"))
-    expect(page.locator(".timeline-tip")).to_contain_text("attempt 0: running for")
+
+    def has_tip() -> bool:
+        # Parts of the page that are drawn later, for example the plots of the usage, move the timeline.
+        page.mouse.move(*_middle(page, ".timeline canvas"))
+        return page.locator(".timeline-tip").filter(has_text="attempt 0: running for").is_visible()
+
+    wait_until(has_tip, "the times of a task at the mouse")
     assert accessibility_problems(page) == []
     pages.take_screenshots(page, "job-many")
 

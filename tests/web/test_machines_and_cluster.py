@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
-from support.browser_pages import Pages, accessibility_problems
+from playwright.sync_api import expect
+from support.browser_pages import Pages, accessibility_problems, expect_to_fit
 from support.cluster import launch, running_cluster, shell, unique, wait_for_end, wait_for_state
 from support.tokens import token
 from support.waiting import wait_until
@@ -31,13 +31,6 @@ def cluster(server: LocalServer) -> Iterator[RemoteClusterClient]:
     with RemoteClusterClient(server.address) as client:
         wait_until(lambda: len(client.list_workers()) == 2, "the workers")
         yield client
-
-
-def fits(page: Page) -> bool:
-    """Return whether a phone shows the page without scrolling sideways."""
-    found = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert isinstance(found, bool)
-    return found
 
 
 def test_page_of_the_machines_shows_jobs_queue_and_use_live(
@@ -66,11 +59,11 @@ def test_page_of_the_machines_shows_jobs_queue_and_use_live(
     expect(details.get_by_role("img", name="CPU over time")).to_be_visible(timeout=60_000)
     page.get_by_text("Use of all machines over time").click()
     expect(page.get_by_role("img", name="Memory over time")).to_have_count(2, timeout=60_000)
-    assert f"machine={holder}" in page.url
+    expect(page).to_have_url(re.compile(re.escape(f"machine={holder}")))
     assert accessibility_problems(page) == []
     pages.take_screenshots(page, "machines")
     page.set_viewport_size(PHONE)
-    assert fits(page)
+    expect_to_fit(page)
     assert accessibility_problems(page) == []
     page.get_by_role("searchbox").fill("no machine")
     expect(table.get_by_role("button")).to_have_count(0)
@@ -105,7 +98,7 @@ def test_page_of_the_cluster_shows_the_controller_the_leases_and_the_events(
     page.get_by_label("only warnings and errors").check()
     expect(page).to_have_url(re.compile("problems=1"))
     page.set_viewport_size(PHONE)
-    assert fits(page)
+    expect_to_fit(page)
     assert accessibility_problems(page) == []
 
 

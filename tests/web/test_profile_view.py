@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
-from support.browser_pages import Pages, accessibility_problems
+from support.browser_pages import Pages, accessibility_problems, expect_to_fit
 from support.cluster import unique
 from support.tokens import token
 from support.waiting import wait_until
@@ -86,7 +86,7 @@ def test_profile_of_all_tasks_is_a_flame_graph_that_is_zoomed_and_searched(
     assert accessibility_problems(page) == []
     pages.take_screenshots(page, "profile")
     page.set_viewport_size({"width": 390, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    expect_to_fit(page)
     page.set_viewport_size({"width": 1400, "height": 900})
     said = page.locator(".flame-chosen")
     frame(page, "decode").first.click()

@@ -184,12 +184,14 @@ def test_shared_worker_that_crashes_is_started_again(page: Page, controller: Con
         found = session.send("Target.getTargets", {"filter": [{"type": "shared_worker", "exclude": False}]})
         return [target["targetId"] for target in found["targetInfos"] if controller.address in target["url"]]
 
+    # The workers of closed tabs of earlier tests may still be ending.
+    wait_until(lambda: len(workers()) == 1, "the worker of the page as the only one")
     (crashed,) = workers()
     session.send("Target.closeTarget", {"targetId": crashed})
     wait_until(lambda: crashed not in workers(), "the end of the worker")
     page.clock.run_for(36_000)  # The page asks the worker for an answer every 20 s, and waits 15 s for it.
     new_job_appears(page, controller)
-    assert len(workers()) == 1
+    wait_until(lambda: len(workers()) == 1, "the new worker")
     session.detach()
 
 

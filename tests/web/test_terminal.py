@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
-from support.browser_pages import Pages, accessibility_problems
+from support.browser_pages import Pages, accessibility_problems, expect_to_fit
 from support.chaos_proxy import ChaosProxy, Faults, always, gentle
 from support.cluster import launch, unique
 from support.controller_thread import ControllerThread, serving
@@ -118,7 +118,7 @@ def test_terminal_on_the_page_has_the_size_of_its_view(shared_cluster: LocalServ
     page = open_terminal(pages, shared_cluster.address, job)
     wide = columns(page, below=1000)
     page.set_viewport_size({"width": 390, "height": 700})
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    expect_to_fit(page)
     assert columns(page, below=wide) > 20
 
 
