@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.cluster import unique
+from support.waiting import wait_until
 
 Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
 
@@ -88,11 +89,15 @@ def test_rm_removes_ended_jobs_and_reports_the_others(remote_iris: Iris) -> None
 
 def test_kill_of_one_task_leaves_the_other_tasks_running(remote_iris: Iris) -> None:
     name = remote_iris.detach("exec sleep 600", "--replicas", "2", "--independent", "--cpu", "0")
-    remote_iris.wait_for(name, "RUNNING")
+
+    def states() -> list[str]:
+        return [task["state"] for task in remote_iris.json("status", name)["tasks"]]
+
+    wait_until(lambda: states() == ["RUNNING", "RUNNING"], "both tasks to run", pause_s=0.2)
     (task,) = remote_iris.json("kill", "--wait", name, "--task", "1")["tasks"]
     assert (task["task_id"], task["state"], task["error"]) == (f"{name}/task-1", "KILLED", "terminated by a user")
     assert f"{name}/task-1 had ended: KILLED" in remote_iris("kill", name, "--task", "1").stdout
-    assert [task["state"] for task in remote_iris.json("status", name)["tasks"]] == ["RUNNING", "KILLED"]
+    assert states() == ["RUNNING", "KILLED"]
     assert "no task 2" in remote_iris("kill", name, "--task", "2", code=1).stderr
     assert "--task needs exactly one JOB" in remote_iris("kill", name, name, "--task", "0", code=2).stderr
     asked = remote_iris("kill", name, "--task", "0").stdout
@@ -116,10 +121,11 @@ def test_run_with_option_after_waits_for_the_named_jobs(remote_iris: Iris) -> No
 
 
 def test_job_timeout_ends_a_job_with_retry_pauses(remote_iris: Iris) -> None:
-    limits = ("--retries", "5", "--retry-pause", "60s", "--job-timeout", "4s")
+    # A busy machine needs seconds for two attempts.
+    limits = ("--retries", "5", "--retry-pause", "60s", "--job-timeout", "12s")
     name = remote_iris.detach("exit 5", *limits)
     job = remote_iris.wait_for(name, "FAILED")
-    assert job["error"] == "job timed out after 4 s"
+    assert job["error"] == "job timed out after 12 s"
     assert [attempt["exit_code"] for attempt in job["tasks"][0]["attempts"]] == [5, 5]
     done = remote_iris("run", "--retry-pause", "2m", "--", "true", code=2)
     assert "--retry-pause must be a number of seconds from 0 to 60, got 120.0" in done.stderr

@@ -208,7 +208,8 @@ def test_lines_of_several_tasks_are_whole_in_a_pipe(remote_iris: Iris, tmp_path:
     follow = remote_iris.start("logs", "-f", name)
     assert follow.line() == "task-1 | between"
     assert follow.read(len(b"task-1 | \r 1%\r 2%\n")) == b"task-1 | \r 1%\r 2%\n"
-    assert remote_iris("logs", name, "--task", "0", "--source", "stdout").stdout == "half", "what there is"
+    unfinished = ("logs", name, "--task", "0", "--source", "stdout")
+    wait_until(lambda: remote_iris(*unfinished).stdout == "half", "the unfinished line", pause_s=0.2)
     gates[1].touch()
     assert follow.rest() == ["task-0 | half a line"]
     assert sorted(remote_iris.start("logs", name).process.stdout.read().split(b"\n")) == sorted(
@@ -380,6 +381,7 @@ def test_iris_logs_f_of_one_attempt_exits_with_the_code_of_the_attempt(remote_ir
 
 def test_logs_of_a_job_that_has_not_started_say_why_there_are_no_lines(remote_iris: Iris) -> None:
     first = remote_iris.detach("exec sleep 600")
+    remote_iris.wait_for(first, "RUNNING")
     job = remote_iris.detach("true", "--after", first, "-n", "2")
     shown = remote_iris("logs", job)
     assert (shown.stdout, shown.stderr) == (

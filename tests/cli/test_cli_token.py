@@ -125,7 +125,14 @@ def test_secrets_are_stored_only_in_secret_files(iris: Iris) -> None:
 
     # Processes: no command line has any, no environment one that is not its own; servers and workers have none.
     home = str(iris.home).encode()
-    mine = [found for found in processes() if home in found[0] + found[1]]
+
+    def own_processes() -> list[tuple[bytes, bytes]]:
+        """Return the server, two workers with their reapers, and two shells that have started `sleep`."""
+        mine = [found for found in processes() if home in found[0] + found[1]]
+        of_tasks = [environ for _, environ in mine if b"IRIS_ATTEMPT_MARK=" in environ]
+        return mine if len(mine) >= 7 and len(of_tasks) >= 4 else []
+
+    mine = wait_until(own_processes, "all processes of the cluster and its tasks")
     for command, environ in mine:
         for name, secret in signatures.items():
             assert secret.encode() not in command, (name, command)
@@ -133,9 +140,6 @@ def test_secrets_are_stored_only_in_secret_files(iris: Iris) -> None:
                 assert secret.encode() not in environ, (name, command)
         is_task = b"IRIS_ATTEMPT_MARK=" in environ
         assert is_task == (environ.count(b"IRIS_TOKEN=") == 1), command
-    # The server, two workers with their reapers, and two shells that have started sleep.
-    assert len(mine) >= 7
-    assert sum(b"IRIS_ATTEMPT_MARK=" in environ for _, environ in mine) >= 4
 
     # Words, and everything on the disk: of the wire's job, what it printed itself is its own affair.
     for words in (("ps",), ("ps", "--json"), ("status", job_id), ("status", job_id, "--json"), ("token", "list")):

@@ -27,7 +27,6 @@ def test_link_that_leads_out_of_the_workspace_is_left_out_and_named_in_a_notice(
     (remote_iris.folder / "a.py").write_text("")
     done = remote_iris("run", "--", "sh", "-c", "ls -A")
     assert done.stdout == "a.py\n"
-    assert "copying workspace" not in done.stderr, "it took no time"
     notices = [line for line in done.stderr.splitlines() if "not sent with the workspace" in line]
     assert notices == [
         "iris: not sent with the workspace: 'data' (a link that leads out of the folder, to '/mnt'),"

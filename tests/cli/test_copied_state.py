@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.cluster import is_alive
+from support.ports import free_port
 from support.waiting import wait_until
 
 Iris = Any  # Tests cannot import the class from tests/cli/conftest.py.
@@ -30,7 +31,13 @@ def elsewhere(iris: Iris, tmp_path: Path) -> Iterator[Iris]:
 
 
 def copy(source: Path, target: Path) -> Path:
-    subprocess.run(["cp", "-a", str(source), str(target)], check=True)
+    """Copy a directory. `cp` fails if a running cluster removes a file meanwhile. The copy is then made again."""
+
+    def is_copied() -> bool:
+        shutil.rmtree(target, ignore_errors=True)
+        return subprocess.run(["cp", "-a", str(source), str(target)]).returncode == 0
+
+    wait_until(is_copied, "a copy of all files", pause_s=0.2)
     return target
 
 
@@ -92,7 +99,7 @@ def test_copied_state_directory_of_a_running_cluster_does_not_affect_the_tasks_o
 def test_workers_of_a_killed_cluster_refuse_the_controller_of_a_copied_state_directory_on_the_same_port(
     iris: Iris, elsewhere: Iris, tmp_path: Path
 ) -> None:
-    up = iris.json("up", "--port", "0", "--state-dir", "state")
+    up = iris.json("up", "--port", str(free_port()), "--state-dir", "state")
     pid = run_task(iris, "goes-on")
     kill_server(up)
     copied = copy(Path(up["state_dir"]), tmp_path / "copy")

@@ -127,6 +127,7 @@ def test_commands_accept_beginnings_patterns_and_the_latest_job(remote_iris: Iri
     base = unique("names")
     for word in ("alpha", "beta"):
         remote_iris("run", "--detach", "--name", f"{base}-{word}", "--", "sh", "-c", f"echo {word}")
+        remote_iris.wait_for(f"{base}-{word}", "SUCCEEDED")  # The lines of several jobs are shown in the order of time.
     assert remote_iris("wait", f"{base}-*").stdout.count("SUCCEEDED") == 2
     assert remote_iris.json("status", f"{base}-a")["job_id"] == f"{base}-alpha"
     assert remote_iris.json("status")["job_id"] == remote_iris.json("status", "@")["job_id"] == f"{base}-beta"

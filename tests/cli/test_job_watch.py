@@ -68,8 +68,10 @@ def test_followed_log_of_a_waiting_job_prints_once_on_stderr_why_the_job_waits(
     job = client.run(["echo", "hello"], name=unique("waits"), resources={"cpu": cores})
     following = remote_iris.start("logs", "-f", job.job_id)
     following.says(f"iris: job {job.job_id} is ")
-    reason = client.status(job).status_message
-    assert reason in following.stderr
+    # The first reason may be that the scheduler has not looked at the job yet.
+    reason = wait_until(
+        lambda: (text := client.status(job).status_message) in following.stderr and text, "the present reason on stderr"
+    )
     blocker.terminate()
     assert following.rest() == ["hello"]
     assert following.exit_code() == 0

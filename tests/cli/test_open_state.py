@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -103,10 +104,20 @@ def test_files_in_the_state_directory_are_private_and_tasks_keep_the_umask_of_th
     assert (said, made, made_directory) == (int(umask, 8), 0o666 & ~int(umask, 8), 0o777 & ~int(umask, 8))
     open_ones = [
         path
-        for path in (iris.home / "state").rglob("*")
-        if stat.S_IMODE(path.lstat().st_mode) & 0o077 and "work" not in path.parts[len(iris.home.parts) :]
+        for path, mode in modes_below(iris.home / "state").items()
+        if mode & 0o077 and "work" not in path.parts[len(iris.home.parts) :]
     ]
     assert not open_ones
+
+
+def modes_below(directory: Path) -> dict[Path, int]:
+    """Return the permissions of all files and directories in a directory, except those that are removed meanwhile."""
+    modes = {}
+    for folder, directories, files in os.walk(directory):
+        for path in (Path(folder, name) for name in (*directories, *files)):
+            with contextlib.suppress(FileNotFoundError):
+                modes[path] = stat.S_IMODE(path.lstat().st_mode)
+    return modes
 
 
 def test_copied_logs_outside_the_state_directory_have_the_umask_of_their_user(iris: Iris) -> None:
