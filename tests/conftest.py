@@ -102,6 +102,8 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSe
     """One cluster of two workers for all tests that do not break it."""
     directory: Path = tmp_path_factory.mktemp("cluster")
     with running_cluster(directory, workers=2) as server:
+        with RemoteClusterClient(server.address) as client:
+            wait_until(lambda: len(client.list_workers()) == 2, "the workers")
         yield server
 
 

@@ -124,7 +124,8 @@ def test_calls_of_several_threads_succeed_with_a_new_token_after_the_old_token_i
 def test_expired_fixed_token_ends_the_following_of_a_log(shared_cluster: LocalServer, route: Route) -> None:
     with IrisClient.remote(shared_cluster.address) as admin:
         job = admin.run(shell("echo first; sleep 1000"))
-        with IrisClient.remote(shared_cluster.address, token=short(2.0)) as client:
+        wait_until(lambda: list(job.logs()), "the first line")  # The start of the task may take longer than the token.
+        with IrisClient.remote(shared_cluster.address, token=short(4.0)) as client:
             stream = client.stream_task_logs(job.job_id, 0, route=route)
             assert next(stream).message == "first"
             with pytest.raises(UnauthenticatedError, match=r"has expired; set IRIS_TOKEN"):

@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from contracts.log_following import Reach, Reading, check_end, check_same, check
 from support.chaos_proxy import ChaosProxy
 from support.cluster import is_alive, running_cluster
 from support.log_writer import SOURCES, Writing
+from support.ports import free_port
 from support.waiting import wait_until
 
 from iris.client import IrisClient, Job, LogEntry
@@ -113,8 +113,7 @@ def check_after_death(entries: list[LogEntry], writing: Writing) -> None:
 @ROUTES
 def test_following_a_log_continues_after_the_controller_is_killed_and_restarted(tmp_path: Path, route: str) -> None:
     writing = Writing(seed=21, size=20_000, long_lines=0, gate=str(tmp_path / "gate"))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     directory = tmp_path / "cluster"
     with ExitStack() as opened:
         with running_cluster(directory, port=port) as server:
@@ -438,8 +437,10 @@ print('Gr\\u00fc\\u00dfe \\u4e16'.encode().decode('utf-8'))
 def talk(reach: Reach, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A job that has written lines to both sources, at different times."""
     gate = tmp_path_factory.mktemp("talk") / "gate"
-    gate.touch()
     job = reach.beside.run(python(TALK % {"gate": str(gate)}), env={"PYTHONIOENCODING": "utf-8"})
+    # A busy worker could read all lines at once. Therefore the second half is written after the first half was read.
+    wait_until(lambda: len(list(job.logs())) == 22, "the first half")
+    gate.touch()
     job.wait(timeout=60)
     return job
 

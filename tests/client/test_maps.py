@@ -177,10 +177,10 @@ def test_chunk_that_exceeds_its_timeout_fails_only_its_own_inputs(client: IrisCl
         time.sleep(600 if x == 2 else 0)
         return x
 
-    results = list(client.map(slow, range(4), chunk=1, timeout=2, return_exceptions=True))
+    results = list(client.map(slow, range(4), chunk=1, timeout=6, return_exceptions=True))
     assert (results[:2], results[3]) == ([0, 1], 3)
     assert "input 2 of job" in str(results[2])
-    assert "its timeout of 2 s" in str(results[2])
+    assert "its timeout of 6 s" in str(results[2])
 
 
 def test_map_with_the_same_name_and_inputs_continues_the_earlier_job(

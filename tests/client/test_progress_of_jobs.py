@@ -75,8 +75,13 @@ def test_wait_on_a_terminal_shows_why_the_job_waits(
     job = client.run(["true"], name=unique("waits"), resources=every_core)
     waiting = start(SYNC, shared_cluster.address, job.job_id)
     waiting.shows(f"job {job.job_id}  PENDING  0/1 tasks, ")
-    reason = wait_until(lambda: client.status(job).status_message, "the reason")
-    wait_until(lambda: reason[:20] in waiting.terminal.screen[-1], f"{reason} on {waiting.terminal.screen}")
+
+    def shows_reason() -> bool:
+        # The reason changes when the scheduler looks at the job for the first time.
+        reason = client.status(job).status_message
+        return bool(reason) and reason[:20] in waiting.terminal.screen[-1]
+
+    wait_until(shows_reason, f"the reason on {waiting.terminal.screen}")
     blocker.terminate()
     assert waiting.terminal.exit_code() == 0
     assert waiting.terminal.screen[-3].startswith(f"iris: job {job.job_id}: SUCCEEDED, 1/1 succeeded")

@@ -204,8 +204,8 @@ def test_async_forward_serves_connections_on_the_event_loop(shared_cluster: Loca
 def test_port_on_which_the_task_listens_is_reached_by_its_number(
     connect: Callable[[int], socket.socket], job: Job
 ) -> None:
-    number = [line.message for line in job.logs()][1]
-    connection = connect(int(number))
+    lines = wait_until(lambda: len(lines := list(job.logs())) > 1 and lines, "the line with the number of the port")
+    connection = connect(int(lines[1].message))
     connection.sendall(b"ping")
     assert connection.recv(4) == b"ping"
 

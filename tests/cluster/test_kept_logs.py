@@ -239,8 +239,8 @@ def test_uploaded_log_of_a_killed_remote_worker_is_readable(tmp_path: Path, writ
     ):
         job = client.run(writer.command)
         wait_for_lines(client, job, 300)
-        worker.kill()
         killed_s = time.time()
+        worker.kill()
         worker.wait()
         shutil.rmtree(tmp_path / "worker")
         cluster.lose()

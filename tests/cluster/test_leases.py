@@ -15,7 +15,7 @@ from support.waiting import wait_until
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.rpc import cluster_pb2 as pb
 
-LEASE_S = 2.0
+LEASE_S = 3.0
 
 
 @pytest.fixture
@@ -55,20 +55,20 @@ def test_worker_stopped_for_longer_than_its_lease_loses_its_attempts(
     proofs.assert_no_overlap()
 
 
-def test_worker_stopped_for_less_than_its_lease_keeps_its_attempts(
-    cluster: StandingCluster, client: RemoteClusterClient, proofs: Proofs
-) -> None:
-    job_id = launch(client, proofs.command())
-    proofs.wait_for()
-    worker = cluster.worker()
-    os.kill(worker.pid, signal.SIGSTOP)
-    wait_until(lambda: client.list_workers()[0].consecutive_failures, "its silence to be noticed")
-    os.kill(worker.pid, signal.SIGCONT)
-    wait_until(lambda: not client.list_workers()[0].consecutive_failures, "it to be heard again")
-    proofs.open()
-    (task,) = wait_for_end(client, job_id).tasks
-    assert (task.state, len(task.attempts)) == (pb.TASK_STATE_SUCCEEDED, 1)
-    assert cluster.worker() == worker
+def test_worker_stopped_for_less_than_its_lease_keeps_its_attempts(tmp_path: Path, proofs: Proofs) -> None:
+    # A busy machine may need seconds to notice the silence and to continue the worker.
+    with standing_cluster(tmp_path / "state", lease=10.0) as cluster, cluster.client() as client:
+        job_id = launch(client, proofs.command())
+        proofs.wait_for()
+        worker = cluster.worker()
+        os.kill(worker.pid, signal.SIGSTOP)
+        wait_until(lambda: client.list_workers()[0].consecutive_failures, "its silence to be noticed")
+        os.kill(worker.pid, signal.SIGCONT)
+        wait_until(lambda: not client.list_workers()[0].consecutive_failures, "it to be heard again")
+        proofs.open()
+        (task,) = wait_for_end(client, job_id).tasks
+        assert (task.state, len(task.attempts)) == (pb.TASK_STATE_SUCCEEDED, 1)
+        assert cluster.worker() == worker
 
 
 def test_worker_stopped_with_its_reaper_is_lost_and_ends_its_tasks_when_it_continues(
@@ -84,7 +84,7 @@ def test_worker_stopped_with_its_reaper_is_lost_and_ends_its_tasks_when_it_conti
         os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: client.get_task_status(job_id, 0).preemption_count == 1, "the worker to be declared lost")
     task = client.get_task_status(job_id, 0)
-    assert "silent for longer than its lease of 2 s" in task.attempts[0].error
+    assert f"silent for longer than its lease of {LEASE_S:g} s" in task.attempts[0].error
     written = len(proofs.times())
     os.kill(worker.pid, signal.SIGCONT)  # the worker first: it ends its tasks before it does anything else
     wait_until(lambda: not worker.is_alive, "the end of the worker")
@@ -108,7 +108,7 @@ def test_tasks_end_when_the_controller_is_absent_for_longer_than_the_lease(
     wait_until(lambda: not cluster.standing(), "the worker to end, and what it runs")
     assert not worker.is_alive
     log = (cluster.directory / "workers" / "local-0.log").read_text()
-    assert "the worker has not heard from the controller for longer than its lease of 2 s" in log
+    assert f"the worker has not heard from the controller for longer than its lease of {LEASE_S:g} s" in log
     ends = list((cluster.directory / "logs").glob("*/0/end"))
     assert len(ends) == 1, "the log of the attempt has its end"
     assert cluster.start().found == {"jobs_going_on": 1, "jobs_ended": 0, "workers_running": 0}
