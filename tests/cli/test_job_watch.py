@@ -68,7 +68,7 @@ def test_followed_log_of_a_waiting_job_prints_once_on_stderr_why_the_job_waits(
     job = client.run(["echo", "hello"], name=unique("waits"), resources={"cpu": cores})
     following = remote_iris.start("logs", "-f", job.job_id)
     following.says(f"iris: job {job.job_id} is ")
-    # The first reason may be that the scheduler has not looked at the job yet.
+    # The reason names the free resources, which may change.
     reason = wait_until(
         lambda: (text := client.status(job).status_message) in following.stderr and text, "the present reason on stderr"
     )

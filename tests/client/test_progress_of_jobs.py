@@ -77,7 +77,7 @@ def test_wait_on_a_terminal_shows_why_the_job_waits(
     waiting.shows(f"job {job.job_id}  PENDING  0/1 tasks, ")
 
     def shows_reason() -> bool:
-        # The reason changes when the scheduler looks at the job for the first time.
+        # The reason names the free resources, which may change.
         reason = client.status(job).status_message
         return bool(reason) and reason[:20] in waiting.terminal.screen[-1]
 

@@ -70,8 +70,8 @@ def test_scheduling_timeout_begins_when_the_job_no_longer_waits_for_other_jobs(
     client: IrisClient, proofs: Proofs
 ) -> None:
     first = client.run(proofs.command(), name=unique("first"))
-    job = client.run(["true"], after=[first], scheduling_timeout=1)
-    limit = client.run(["true"], after=[first], job_timeout=1)
+    job = client.run(["true"], after=[first], scheduling_timeout=5)
+    limit = client.run(["true"], after=[first], job_timeout=6)
     assert end_of(limit) == (
         pb.JOB_STATE_FAILED,
         FailureCode.JOB_TIMEOUT,

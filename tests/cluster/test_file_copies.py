@@ -266,18 +266,22 @@ def test_copies_through_the_controller_continue_after_it_was_killed(standing: St
         client.cluster.lost_worker(worker.address)
         kills = iter([2 * MIB, 3 * MIB])
         at = next(kills)
+        starting = threading.Thread()
 
         def kill(done: int, total: int) -> None:
-            nonlocal at
+            nonlocal at, starting
             if done >= at:
                 at = next(kills, 100 * MIB)
                 standing.kill()
-                threading.Thread(target=standing.start).start()
+                starting = threading.Thread(target=standing.start)
+                starting.start()
 
         assert task.upload(source, "copy", on_progress=kill).bytes == 4 * MIB
         kills = iter([MIB])
         at = next(kills)
+        starting.join()  # The server may answer before `start` knows its process, which the next kill needs.
         task.download("copy", tmp_path / "back", on_progress=kill)
+        starting.join()
         assert hashlib.sha256((tmp_path / "back").read_bytes()).digest() == hashlib.sha256(source.read_bytes()).digest()
 
 

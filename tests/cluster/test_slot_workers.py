@@ -120,7 +120,7 @@ def test_follower_gets_every_line_when_the_worker_ends(world: World, client: Iri
 
 def test_job_ends_before_its_logs_are_uploaded_and_other_jobs_start_meanwhile(tmp_path: Path, slots: Slots) -> None:
     with (
-        on_slots(tmp_path, slots, limits=WorkerLimits(drain_s=3)) as world,
+        on_slots(tmp_path, slots, limits=WorkerLimits(drain_s=6)) as world,
         RemoteClusterClient(world.controller.address) as client,
     ):
         gate = tmp_path / "gate"
@@ -262,11 +262,11 @@ def test_log_of_a_lost_machine_misses_at_most_two_seconds(world: World, client: 
     wait_until(lambda: len(lines_of(client, job.job_id)) > 200, "enough lines")
     worker = psutil.Process(world.slots.processes[worker_id].pid)
     machine = [worker, *worker.children(recursive=True)]  # its reaper among them
+    gone_s = time.time()
     for process in machine:
         process.suspend()  # none of them sees the others go
     for process in machine:
         process.kill()
-    gone_s = time.time()
     world.slots.processes[worker_id].wait()
     shutil.rmtree(world.slots.directory / worker_id)
     world.controller.call(lambda: world.engine.lose(f"{job.job_id}@0", 0))
