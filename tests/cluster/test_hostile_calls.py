@@ -612,9 +612,13 @@ def test_clients_that_disconnect_during_a_request_leak_no_memory(target: Target)
 
 def test_server_and_worker_processes_survived_all_hostile_calls(target: Target) -> None:
     assert target.server.is_running()
-    (worker,) = [worker for worker in target.client.cluster.list_workers() if worker.worker_id == "local-0"]
-    assert worker.healthy
-    assert worker.address == target.worker_address
+
+    def local_0() -> cluster_pb2.Controller.WorkerHealthStatus:
+        (worker,) = [worker for worker in target.client.cluster.list_workers() if worker.worker_id == "local-0"]
+        return worker
+
+    wait_until(lambda: local_0().healthy, "the worker to be healthy")
+    assert local_0().address == target.worker_address
     odd = target.client.run(["true"], name=unique("odd and harmless: ä 日本 $(x)"))
     jobs = target.client.list_jobs()
     assert odd.job_id in [job.job_id for job in jobs]

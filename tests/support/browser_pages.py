@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -124,6 +124,21 @@ def go_to(page: Page, url: str, *, wait_until: Literal["commit", "load"] = "load
     Tests that run at the same time create network interfaces for simulated machines. Chromium then drops the requests
     that wait for a connection. A window of Chromium loads such a page again by itself, but a headless tab does not.
     """
+
+    def load(is_first: bool) -> None:
+        if not is_first:  # Only the hash of the address may differ, and then a browser does not load the page again.
+            page.goto("about:blank")
+        page.goto(url, wait_until=wait_until)
+
+    _load(page, load, url)
+
+
+def reload(page: Page) -> None:
+    """Load a page again, and once more if the network of this computer has changed meanwhile, as `go_to` does."""
+    _load(page, lambda _is_first: page.reload(), page.url)
+
+
+def _load(page: Page, load: Callable[[bool], object], url: str) -> None:
     dropped: list[str] = []
 
     def note(request: Request) -> None:
@@ -132,18 +147,16 @@ def go_to(page: Page, url: str, *, wait_until: Literal["commit", "load"] = "load
 
     page.on("requestfailed", note)
     try:
-        for _ in range(10):
+        for number in range(10):
             dropped.clear()
             try:
-                page.goto(url, wait_until=wait_until)
+                load(number == 0)
             except PlaywrightError as error:
                 if _NETWORK_CHANGED not in error.message:
                     raise
                 continue
             if not any(address.endswith("/start.js") for address in dropped):
                 return  # The program start.js loads all other files again by itself.
-            # Only the hash of the address may differ, and then a browser does not load the page again.
-            page.goto("about:blank")
     finally:
         page.remove_listener("requestfailed", note)
     raise AssertionError(f"the network changed during each request of {url}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from playwright.sync_api import expect
-from support.browser_pages import WEB, Pages, accessibility_problems
+from support.browser_pages import WEB, Pages, accessibility_problems, reload
 from support.controller_thread import ControllerThread
 
 
@@ -66,7 +66,7 @@ def test_theme_of_the_web_page_is_kept_after_a_reload(controller: ControllerThre
     switch = page.get_by_role("button", name=re.compile("^Theme"))
     while "dark" not in (switch.text_content() or ""):
         switch.click()
-    page.reload()
+    reload(page)
     expect(switch).to_have_text("Theme: dark")
     assert page.evaluate(background) != light
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
-from support.browser_pages import Pages, accessibility_problems
+from support.browser_pages import Pages, accessibility_problems, reload
 from support.cluster import running_cluster, shell, unique, wait_for_end, wait_for_state
 from support.stored_jobs import store_long_job
 from support.tokens import token
@@ -179,7 +179,7 @@ def test_page_shows_the_child_jobs_of_a_job_as_a_live_tree(
     expect(page.get_by_role("heading", level=1)).to_have_text(job.job_id)
     client.terminate(job.job_id)
     client.wait(job.job_id)
-    page.reload()
+    reload(page)
     expect(page.locator(".job-tree .job-tree")).to_contain_text("leaf")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
-from support.browser_pages import Pages, accessibility_problems, try_now
+from support.browser_pages import Pages, accessibility_problems, reload, try_now
 from support.cluster import launch, running_cluster, shell, unique, wait_for_end
 from support.controller_thread import serving
 from support.fake_engine import FakeEngine
@@ -104,7 +104,7 @@ def test_filters_of_the_list_of_jobs_are_in_the_address_and_survive_a_reload(ser
     page.get_by_role("searchbox", name="Owner").fill("ann")
     expect(page).to_have_url(re.compile(r"#/jobs\?state=FAILED&name=-097&owner=ann$"))
     expect(page.locator("[data-row-focus]")).to_have_text(["old-09700"])
-    page.reload()
+    reload(page)
     expect(page.locator("[data-row-focus]")).to_have_text(["old-09700"])
     expect(page.get_by_role("button", name=re.compile("^failed"))).to_have_attribute("aria-pressed", "true")
     page.get_by_role("button", name="Clear").click()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
-from support.browser_pages import HeldRequests, Pages, accessibility_problems
+from support.browser_pages import HeldRequests, Pages, accessibility_problems, go_to, reload
 from support.cluster import launch, shell, wait_for_end, wait_for_state
 from support.log_writer import Writing
 from support.standing_cluster import StandingCluster
@@ -179,7 +179,7 @@ def test_log_view_shows_any_part_of_a_large_log_without_loading_the_rest(
             received += int(response.headers.get("content-length", 0))  # type: ignore[attr-defined]
 
     log.page.on("response", count)
-    log.page.reload()
+    reload(log.page)
     expect(log.line(f"line {LARGE_LINES} of a large log, with some more words")).to_be_visible()
     scrollbar = log.page.get_by_role("scrollbar")
     box = scrollbar.bounding_box()
@@ -365,7 +365,7 @@ def test_search_in_the_log_view_goes_from_match_to_match_and_a_link_opens_the_li
     log.press("j")
     expect(selected).to_have_text("line 77778 of a large log, with some more words")
     other = log.page.context.new_page()
-    other.goto(log.page.url)
+    go_to(other, log.page.url)
     expect(other.locator(".log-row-selected .log-text")).to_be_in_viewport()
     expect(other.locator(".log-row-selected .log-text")).to_contain_text("line 77778 of")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import expect
-from support.browser_pages import Pages, accessibility_problems, expect_to_fit
+from support.browser_pages import Pages, accessibility_problems, expect_to_fit, reload
 from support.cluster import launch, running_cluster, shell, unique, wait_for_end, wait_for_state
 from support.tokens import token
 from support.waiting import wait_until
@@ -121,7 +121,7 @@ def test_admin_creates_and_revokes_a_token_that_is_shown_once(
     assert listed.expires_at_ms - listed.created_at_ms == 86_400_000
     assert accessibility_problems(page) == []
     assert secret not in page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])")
-    page.reload()
+    reload(page)
     revoke = page.get_by_role("button", name=f"Revoke the token of {name}")
     expect(revoke).to_be_visible()
     assert secret not in page.content()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
-from support.browser_pages import Pages
+from support.browser_pages import Pages, reload
 from support.cluster import launch as submit
 from support.cluster import running_cluster, shell
 from support.controller_thread import ControllerThread, serving
@@ -161,7 +161,7 @@ def test_page_without_shared_workers_opens_its_own_streams(
     page = pages.open(controller.address, "#/nowhere")
     page.context.add_init_script("delete window.SharedWorker")
     page.goto(f"{controller.address}/#/jobs")
-    page.reload()
+    reload(page)
     expect(page.get_by_text("There are no jobs yet")).to_be_visible()
     job_id = launch(client, "alone")
     expect(page.get_by_role("row").filter(has_text=re.compile(job_id))).to_contain_text("pending")

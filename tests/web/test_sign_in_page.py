@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import APIResponse, Page, Route, expect
-from support.browser_pages import Pages, accessibility_problems, expect_to_fit
+from support.browser_pages import Pages, accessibility_problems, expect_to_fit, go_to, reload
 from support.cluster import launch, running_cluster, unique
 from support.controller_thread import ControllerThread
 from support.page_server import PageServer
@@ -94,7 +94,7 @@ def test_sign_in_link_signs_the_browser_in_and_leaves_no_trace_of_its_code(
     accept_link(tab)
     signed_in(page)  # Signing in in one tab applies to the other tab.
     expect(tab).to_have_url(f"{controller.address}/#/jobs/some-job")
-    tab.reload()
+    reload(tab)
     signed_in(tab)
     assert "ana" in (tab.get_by_role("banner").text_content() or "")
     assert requests
@@ -265,7 +265,7 @@ def test_page_of_another_origin_can_neither_call_the_cluster_nor_end_a_job_nor_f
         # The worst case: the other page has the same host, so it is of the same site, and it knows the session's path.
         for address in (other.origin, other.origin.replace("127.0.0.1", "localhost")):
             hostile = page.context.new_page()
-            hostile.goto(f"{address}/hostile.html?base={base}&body=%7B%22jobId%22:%22{job_id}%22%7D")
+            go_to(hostile, f"{address}/hostile.html?base={base}&body=%7B%22jobId%22:%22{job_id}%22%7D")
             found = hostile.evaluate("attack('TerminateJob')")
             assert {key for key, value in found.items() if value != "failed"} <= {
                 f"{kind} no-cors" for kind in ("application/json", "text/plain", "application/x-www-form-urlencoded")
@@ -293,8 +293,8 @@ def test_other_server_of_the_same_host_does_not_receive_the_session_cookie(
         tab = page.context.new_page()
         seen: list[str] = []
         tab.on("request", lambda request: seen.append(request.all_headers().get("cookie", "")))
-        tab.goto(f"{other.origin}/x.html")
-        tab.reload()
+        go_to(tab, f"{other.origin}/x.html")
+        reload(tab)
     assert seen == [""] * len(seen) != []
 
 
@@ -305,6 +305,6 @@ def test_session_survives_a_restart_of_the_controller_with_the_page_open(tmp_pat
         page = pages.open(server.address, link(server), secret="")
         accept_link(page)
     with running_cluster(tmp_path, port=port):
-        page.reload()
+        reload(page)
         signed_in(page)
     pages.errors.clear()
