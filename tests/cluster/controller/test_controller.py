@@ -439,7 +439,7 @@ def test_attempts_continue_while_the_disk_is_full_for_longer_than_a_lease(engine
     store = FullDisk(None)
     proofs = Proofs(tmp_path / "proofs")
     with (
-        serving(engine, store, lease_s=3) as controller,
+        serving(engine, store, lease_s=5) as controller,
         RemoteClusterClient(controller.address) as client,
         worker(controller, tmp_path / "w"),
     ):
@@ -452,7 +452,7 @@ def test_attempts_continue_while_the_disk_is_full_for_longer_than_a_lease(engine
         with pytest.raises(ResourceExhaustedError):
             launch(client, ["true"])
         began_ns = proofs.times()[-1]
-        wait_until(lambda: proofs.times()[-1] - began_ns > 7e9, "the task to run for more than two leases")
+        wait_until(lambda: proofs.times()[-1] - began_ns > 11e9, "the task to run for more than two leases")
         controller.call(lambda: setattr(store, "full", False))
         proofs.open()
         (task,) = wait_for_end(client, job_id).tasks

@@ -90,16 +90,16 @@ def _assert_fenced(controller: ControllerThread, client: RemoteClusterClient, jo
 
 def test_worker_silent_for_longer_than_its_lease_is_lost_and_fenced(tmp_path: Path) -> None:
     with (
-        serving(FakeEngine(), Store(tmp_path / "db"), lease_s=1) as controller,
+        serving(FakeEngine(), Store(tmp_path / "db"), lease_s=2) as controller,
         RemoteClusterClient(controller.address) as client,
     ):
-        register(controller, "first")
         job_id = launch(client, ["true"])
+        register(controller, "first")
         placed(client, job_id, 1)
         task = wait_until(
             lambda: (task := client.get_task_status(job_id, 0)) and task.preemption_count and task, "it to be lost"
         )
-        assert task.attempts[0].error == "worker w was lost: it has been silent for longer than its lease of 1 s"
+        assert task.attempts[0].error == "worker w was lost: it has been silent for longer than its lease of 2 s"
         assert report(controller, "first", (job_id, 0, pb.TASK_STATE_SUCCEEDED)).fenced
         assert client.get_task_status(job_id, 0).attempts[0].state == pb.TASK_STATE_WORKER_FAILED
 
@@ -107,14 +107,14 @@ def test_worker_silent_for_longer_than_its_lease_is_lost_and_fenced(tmp_path: Pa
 def test_worker_that_does_not_register_again_after_a_controller_restart_is_lost(tmp_path: Path) -> None:
     engine = FakeEngine()
     with (
-        serving(engine, Store(tmp_path / "db"), lease_s=3) as controller,
+        serving(engine, Store(tmp_path / "db"), lease_s=6) as controller,
         RemoteClusterClient(controller.address) as client,
     ):
-        register(controller, "first")
         job_id = launch(client, ["true"])
+        register(controller, "first")
         placed(client, job_id, 1)
     with (
-        serving(engine.for_next_controller(), Store(tmp_path / "db"), lease_s=3) as controller,
+        serving(engine.for_next_controller(), Store(tmp_path / "db"), lease_s=6) as controller,
         RemoteClusterClient(controller.address) as client,
     ):
         assert client.get_task_status(job_id, 0).preemption_count == 0, "it has its time to come back"
