@@ -318,7 +318,7 @@ def test_error_for_an_answer_that_cannot_be_decoded_does_not_blame_the_caller(
 def test_silent_server_raises_deadline_exceeded(ask: ListJobs, serve: Callable[..., Server]) -> None:
     server = serve(silence)
     with pytest.raises(DeadlineExceededError, match=f"the controller at {server.address} did not answer in time"):
-        ask(server.address, timeout_s=0.3)
+        ask(server.address, timeout_s=1)
     assert len(server.requests) == 1
 
 
@@ -334,7 +334,7 @@ def test_answer_that_arrives_too_slowly_raises_deadline_exceeded(ask: ListJobs, 
 def test_deadline_of_a_call_applies_to_all_tries_together(ask: ListJobs, serve: Callable[..., Server]) -> None:
     server = serve(reset, silence)
     with pytest.raises(DeadlineExceededError):
-        ask(server.address, timeout_s=0.5)
+        ask(server.address, timeout_s=2)
     assert len(server.requests) == 2
 
 

@@ -26,7 +26,7 @@ Answer = tuple[int, bytes]
 
 @pytest.fixture
 def world() -> Iterator[Served]:
-    with served() as running:
+    with served(counts_seconds=False) as running:
         yield running
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 from connectrpc.errors import ConnectError
+from support.ports import free_port
 
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.errors import ControllerUnreachableError
@@ -67,9 +68,7 @@ def test_uid_check_refuses_a_program_of_an_unexpected_user(family: socket.Addres
 
 
 def test_uid_check_accepts_a_port_on_which_no_program_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    uid_check = PeerUidCheck(url("127.0.0.1", port))
+    uid_check = PeerUidCheck(url("127.0.0.1", free_port()))
     uid_check.check()
     assert uid_check.user is None
 
@@ -77,8 +76,8 @@ def test_uid_check_accepts_a_port_on_which_no_program_listens() -> None:
 @needs_root
 @pytest.mark.parametrize(("family", "host"), FAMILIES)
 def test_uid_check_refuses_a_program_that_another_user_starts_later(family: socket.AddressFamily, host: str) -> None:
-    with socket.create_server((host, 0), family=family) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
+    with socket.create_server((host, port), family=family):
         uid_check = PeerUidCheck(url(host, port))
     with listening_as(_NOBODY, family, host, port), pytest.raises(ConnectError, match=f"uid {_NOBODY}"):
         uid_check.check()
@@ -87,7 +86,7 @@ def test_uid_check_refuses_a_program_that_another_user_starts_later(family: sock
 @needs_root
 def test_uid_check_of_localhost_refuses_another_user_on_its_ipv6_address() -> None:
     with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_server(("127.0.0.1", free_port())) as listener,
         listening_as(_NOBODY, socket.AF_INET6, "::1", listener.getsockname()[1]) as port,
         pytest.raises(ConnectError, match=f"uid {_NOBODY}"),
     ):
@@ -96,8 +95,8 @@ def test_uid_check_of_localhost_refuses_another_user_on_its_ipv6_address() -> No
 
 @needs_root
 def test_client_sends_no_token_to_a_program_of_another_user() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         client = RemoteClusterClient(f"127.0.0.1:{port}", token="secret", timeout_s=5)
     with (
         client,

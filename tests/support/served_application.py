@@ -31,6 +31,7 @@ class Served:
         limits: The limits of connections.
         tls: The TLS context of the server.
         loop: The loop of the server. The default is a loop of asyncio itself.
+        counts_seconds: Whether time passes for the limits by itself. Otherwise only `pass_time` lets it pass.
     """
 
     MESSAGE = bytes(256 * 1024)
@@ -40,9 +41,14 @@ class Served:
         limits: ConnectionLimits | None = None,
         tls: ssl.SSLContext | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        counts_seconds: bool = True,
     ) -> None:
         self.path = "/s"
         self.limits = limits or ConnectionLimits()
+        self._tick = self.limits.tick
+        if not counts_seconds:
+            self.limits.tick = lambda: None  # type: ignore[method-assign]
         self.tls = tls
         self.endless_sent = 0  # How many messages of `/s/endless` were sent.
         self.calls = 0
@@ -104,7 +110,7 @@ class Served:
 
         def tick() -> int:
             for _ in range(seconds):
-                self.limits.tick()
+                self._tick()
             return seconds
 
         self.call(tick)
@@ -142,7 +148,9 @@ def served(
     limits: ConnectionLimits | None = None,
     tls: ssl.SSLContext | None = None,
     loop: asyncio.AbstractEventLoop | None = None,
+    *,
+    counts_seconds: bool = True,
 ) -> Iterator[Served]:
     """Serve the paths of `Served` until the context ends."""
-    with Served(limits, tls, loop).running() as world:
+    with Served(limits, tls, loop, counts_seconds=counts_seconds).running() as world:
         yield world

@@ -53,7 +53,7 @@ GRPC = ("content-type", "application/grpc")
 
 @pytest.fixture
 def world() -> Iterator[Served]:
-    with served() as running:
+    with served(counts_seconds=False) as running:
         yield running
 
 
@@ -368,6 +368,7 @@ def test_request_answered_early_is_not_read_to_its_end(world: Served) -> None:
     with Http2Client(world.address) as client:
         client.ask(1, path="/s/early", body=None)
         client.read_until_ended(1)
+        world.pass_time(2)
         while 1 not in client.resets:
             client.read()
         assert client.resets == {1: NO_ERROR}
