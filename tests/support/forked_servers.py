@@ -48,6 +48,15 @@ def install(preloaded: Preloaded) -> None:
     subprocess.Popen = _ForkingPopen  # type: ignore[misc]
 
 
+def load_servers() -> None:
+    """Let the next start of a server or worker take only milliseconds. On a busy machine, the first start takes long.
+
+    A test calls this function before it starts a server on an event loop, which can do nothing else meanwhile.
+    """
+    if subprocess.Popen is _ForkingPopen:
+        _ForkingPopen.preloaded.load_servers()
+
+
 def uninstall() -> None:
     """Start servers and workers as programs again."""
     subprocess.Popen = _Popen  # type: ignore[misc]

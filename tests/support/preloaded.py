@@ -188,6 +188,16 @@ class Preloaded:
         }
         return self._start(command, request, [*streams, *passed])
 
+    def load_servers(self) -> None:
+        """Wait until the template has loaded all modules of servers. After that, a start takes only milliseconds."""
+        connection = self._connect()
+        answer, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with answer:
+            with theirs:
+                request = {"module": "iris.server", "only_loads": True}
+                socket.send_fds(connection, [json.dumps(request).encode()], [theirs.fileno()])
+            assert answer.recv(100), "the template has ended"
+
     def connect_to(self, connection: socket.socket) -> None:
         """Use a template that another process has started. This process was forked from the template."""
         self._connection = connection

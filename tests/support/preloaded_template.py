@@ -52,6 +52,10 @@ def main() -> None:
         if forked_servers.is_server(request.get("module")) and not has_servers:
             _load_servers()
             has_servers = True
+        if request.get("only_loads"):
+            with socket.socket(fileno=received[0]) as answer_socket:
+                answer_socket.send(b"loaded")
+            continue
         if os.fork() == 0:
             requests.close()
             answer, connection, *descriptors = received

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from support.fake_engine import FakeEngine
+from support.forked_servers import load_servers
 from support.tokens import keep_credentials
 
 from iris.cluster.engine.base import GangState, GangStatus, Resources
@@ -130,6 +131,7 @@ class ProcessEngine(FakeEngine):
 def slot_processes(directory: Path, *options: str) -> Iterator[Slots]:
     """Provide worker processes during a test, and kill them at the end."""
     directory.mkdir(parents=True, exist_ok=True)
+    load_servers()  # The engine starts the workers on the controller's event loop.
     slots = Slots(directory, options=options)
     try:
         yield slots
