@@ -60,12 +60,12 @@ def open_streams(controller: ControllerThread) -> int:
 def test_followed_log_of_a_waiting_job_begins_at_once_and_ends_with_its_reader(
     controller: ControllerThread, job: str
 ) -> None:
-    before = open_streams(controller)
+    wait_until(lambda: open_streams(controller) == 0, "the end of the streams of earlier tests")
     reader = Reader(controller.address, job, token(READER, name="leaver"))
     reader.read_until(b"retry: ")
-    assert open_streams(controller) == before + 1
+    assert open_streams(controller) == 1
     reader.connection.close()
-    wait_until(lambda: open_streams(controller) == before, "the end of the stream")
+    wait_until(lambda: open_streams(controller) == 0, "the end of the stream")
 
 
 def test_followed_logs_count_as_open_streams_of_their_user(controller: ControllerThread, job: str) -> None:
@@ -124,7 +124,7 @@ def test_followed_log_over_http2_begins_at_once_and_ends_with_its_reader(
 ) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    before = open_streams(controller)
+    wait_until(lambda: open_streams(controller) == 0, "the end of the streams of earlier tests")
     words = ["curl", "-sS", "-N", "--http2-prior-knowledge", "-i", "-H", "Accept: text/event-stream"]
     words += ["-H", f"Authorization: Bearer {token(READER, name='over-http2')}"]
     with subprocess.Popen(
@@ -134,6 +134,6 @@ def test_followed_log_over_http2_begins_at_once_and_ends_with_its_reader(
         assert reader.stdout.readline() == b"HTTP/2 200 \r\n"
         while not reader.stdout.readline().startswith(b"retry: "):
             pass
-        assert open_streams(controller) == before + 1
+        assert open_streams(controller) == 1
         reader.kill()
-    wait_until(lambda: open_streams(controller) == before, "the end of the stream")
+    wait_until(lambda: open_streams(controller) == 0, "the end of the stream")

@@ -154,6 +154,12 @@ def watches(controller: ControllerThread) -> list[JobListWatch]:
     return controller.call(lambda: list(controller.controller.list_watches.watches()))
 
 
+def only_watch(controller: ControllerThread) -> JobListWatch:
+    """Return the watch of the list that a test has opened. The watches of earlier tests may end a moment later."""
+    wait_until(lambda: len(watches(controller)) == 1, "the end of the watches of earlier tests")
+    return watches(controller)[0]
+
+
 def test_pause_between_messages_of_a_watch_grows_with_the_number_of_clients() -> None:
     pauses_s = [shortest_pause_s(clients) for clients in (1, 10, 20, 100, 1_000)]
     assert pauses_s == sorted(pauses_s)
@@ -167,7 +173,7 @@ def test_fifty_clients_share_one_watch_and_one_message_for_each_change(
 ) -> None:
     with ExitStack() as opened:
         watchers = [opened.enter_context(closing(Watcher(client, id_prefix="shared"))) for _ in range(50)]
-        (watch,) = watches(controller)
+        watch = only_watch(controller)
         assert (watch.clients, watch.reads) == (50, 1)
         job_id = launch(client, "shared")
         for watcher in watchers:
@@ -185,7 +191,7 @@ def test_jobs_that_do_not_match_a_watched_list_cause_no_new_read_of_the_list(
     controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     with closing(Watcher(client, id_prefix="old-", limit=20)) as watcher:
-        (watch,) = watches(controller)
+        watch = only_watch(controller)
         for _ in range(30):
             launch(client, "beside")
         launch(client, "old-x")
@@ -198,7 +204,7 @@ def test_watched_page_is_read_again_after_a_flood_of_new_jobs(
     controller: ControllerThread, client: RemoteClusterClient
 ) -> None:
     with closing(Watcher(client, id_prefix="flood", limit=1)) as watcher:
-        (watch,) = watches(controller)
+        watch = only_watch(controller)
         job_ids = [launch(client, "flood") for _ in range(40)]
         watcher.until(lambda: watcher.newest.counts == {"PENDING": 40})
         assert [*watcher.states] == [job_ids[-1]]
