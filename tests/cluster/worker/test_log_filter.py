@@ -603,10 +603,10 @@ def test_search_of_a_log_without_a_match_is_fast(path: Path) -> None:
     data = b"a line of a log, of some length, as they are\n" * 20_000
     block = LineBlock(0, 0, 1, 0, data)
     wanted = LogFilter(regex="not there")
-    started = time.perf_counter()
+    started_s = time.thread_time()  # The CPU time does not depend on what else the machine does.
     for _ in range(20):
         assert wanted.count(block) == 0
-    assert time.perf_counter() - started < 5  # 18 MB; line by line it is a second
+    assert time.thread_time() - started_s < 5  # 18 MB; line by line it is a second
 
 
 def test_filter_that_selects_all_lines_returns_the_written_bytes(path: Path) -> None:
