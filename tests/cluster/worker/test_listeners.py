@@ -21,6 +21,11 @@ from iris.cluster.worker.tunnels.task_ports import TaskPorts
 from iris.rpc import cluster_pb2
 
 
+def unused_port() -> int:
+    """Return a port on which no program listens, at any address."""
+    return next(port for port in iter(free_port, 0) if not find_listeners(port))
+
+
 @pytest.mark.parametrize(
     ("family", "host", "hosts"),
     [
@@ -35,9 +40,9 @@ from iris.rpc import cluster_pb2
 def test_listener_is_found_with_the_hosts_at_which_it_answers(
     family: socket.AddressFamily, host: str, hosts: tuple[str, ...]
 ) -> None:
+    port = unused_port()
     with socket.socket(family) as listening:
-        listening.bind((host, 0))
-        port = listening.getsockname()[1]
+        listening.bind((host, port))
         assert find_listeners(port) == []  # A bound socket does not listen yet.
         listening.listen()
         (found,) = find_listeners(port)
@@ -74,7 +79,8 @@ def test_connection_to_a_port_without_a_listener_is_refused_and_names_the_ports_
 
 def test_own_sockets_contains_only_sockets_of_the_given_processes() -> None:
     program = (
-        "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1]); sys.stdin.read()"
+        f"import socket, sys; s = socket.create_server(('127.0.0.1', {unused_port()})); print(s.getsockname()[1]);"
+        " sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

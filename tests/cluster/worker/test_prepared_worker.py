@@ -12,6 +12,7 @@ from support.tokens import keep_key
 from support.waiting import wait_until
 
 from iris.client import IrisClient
+from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import start_server
 from iris.config import ClusterConfig
 from iris.rpc import cluster_pb2
@@ -72,7 +73,7 @@ def test_server_has_a_single_thread_when_it_forks_workers() -> None:
 def test_first_workers_are_forked_from_the_server_and_a_killed_worker_is_replaced(tmp_path: Path) -> None:
     with running_cluster(tmp_path, workers=2) as server, IrisClient.remote(server.address) as client:
         forked = psutil.Process(server.process.pid).children()
-        assert [worker.name() for worker in forked] == ["iris-worker"] * 2
+        wait_until(lambda: [name_of(worker) for worker in forked] == ["iris-worker"] * 2, "the names of the workers")
         wait_until(
             lambda: {name_of(child) for child in forked[0].children()} == {"iris-launcher", "iris-reaper"},
             "the names of the launcher and the reaper, which differ from the name of the worker",
@@ -96,6 +97,8 @@ def test_forked_workers_that_outlive_their_server_are_adopted_and_ended(tmp_path
     config = ClusterConfig(state_dir=tmp_path, port=0)
     keep_key(tmp_path)
     first = start_server(config)
+    with RemoteClusterClient(first.address) as client:
+        wait_until(client.list_workers, "the worker")
     (worker,) = psutil.Process(first.process.pid).children()
     assert worker.name() == "iris-worker"
     first.process.kill()
