@@ -22,6 +22,7 @@ from support.cluster import running_cluster, shell
 from support.controller_thread import ControllerThread, serving
 from support.fake_engine import FakeEngine
 from support.plain_http import ask
+from support.ports import free_port
 from support.waiting import wait_until
 from support.worker_process import running_worker
 
@@ -226,6 +227,7 @@ class Cluster:
 def controller(directory: Path, engine: FakeEngine | None = None, port: int = 0) -> Iterator[Cluster]:
     engine = engine or FakeEngine()
     keeping = Keeping(LogDirectories(directory / "kept"))
+    port = port or free_port()  # A test may start the next controller on the same port.
     with serving(engine, Store(directory / "controller.db"), kept_logs=keeping, port=port) as running:
         yield Cluster(engine, running, directory)
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from support.cluster import launch, shell, unique, wait_for_end, wait_for_state
 from support.controller_thread import ControllerThread, serving
+from support.ports import free_port
 from support.process_engine import ProcessEngine, Slots, slot_processes
 from support.waiting import wait_until
 
@@ -62,6 +63,7 @@ def on_slots(
     engine = engine or ProcessEngine(slots)
     keeping = Keeping(LogDirectories(directory / "kept"))
     store = Store(directory / "controller.db")
+    port = port or free_port()  # A test may start the next controller on the same port.
     with serving(engine, store, kept_logs=keeping, port=port, worker_limits=limits, lease_s=lease_s) as controller:
         slots.address = controller.address
         yield World(directory, slots, engine, controller)

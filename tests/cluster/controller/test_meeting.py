@@ -16,6 +16,7 @@ from support.cluster import launch, shell, wait_for_end
 from support.controller_thread import ControllerThread, serving
 from support.fake_engine import FakeEngine
 from support.lossy_proxy import Loss, LossyProxy
+from support.ports import free_port
 from support.waiting import wait_until
 from support.worker_process import running_worker
 
@@ -64,14 +65,13 @@ class World:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.engine = FakeEngine({name: Resources.of(cpu=1) for name in ("a", "b")})
-        self.port = 0
+        self.port = free_port()
         self.stack = ExitStack()
 
     @contextmanager
     def controller(self) -> Iterator[RemoteClusterClient]:
         store = Store(self.directory / "db")
         with serving(self.engine, store, port=self.port) as self.serving, RemoteClusterClient(self.address) as client:
-            self.port = int(self.address.rpartition(":")[2])
             yield client
         self.engine = self.engine.for_next_controller()
 
@@ -120,7 +120,7 @@ def test_repeated_start_of_task_0_returns_the_same_rendezvous_port(world: World)
         loss = world.lose_answers()
         job_id = world.launch(client, f'while [ ! -e "{gate}" ]; do sleep 0.05; done')
         wait_until(lambda: loss.left < 10_000 - 3, "answers that are lost")
-        assert world.ran(0)
+        wait_until(lambda: world.ran(0), "the first task")
         assert client.get_task_status(job_id, 1).state == pb.TASK_STATE_BUILDING
         assert not world.ran(1)
         loss.left = 0
