@@ -77,11 +77,11 @@ def test_gang_whose_worker_was_refused_pauses_before_its_next_request(slots: Slo
         slots.ends_gang = True
         job_id = launch(client, shell("echo done"), replicas=1)
         reason = wait_until(
-            lambda: (text := client.get_job_status(job_id).status_message) and "of no use" in text and text,
+            lambda: (text := client.get_job_status(job_id).status_message) and "the last one was lost" in text and text,
             "the pause",
         )
         assert reason.startswith(
-            "waiting: room is asked for again in a while, since what it had was of no use: worker "
+            "waiting: the next allocation is requested after a pause, because the last one was lost: worker "
         )
         assert "it has Iris 7.3.0" in reason
         client.terminate_job(job_id)

@@ -77,7 +77,7 @@ def test_job_waits_until_the_engine_grants_its_allocation(
     wait_until(lambda: "takes its time" in message(client, job_id), "the engine's reason")
     assert client.get_task_status(job_id, 0).state == pb.TASK_STATE_PENDING
     engine.granting = True
-    wait_until(lambda: "w has room, but is still starting" in message(client, job_id), "the wait for the worker")
+    wait_until(lambda: "worker w is still starting" in message(client, job_id), "the wait for the worker")
     assert client.fetch_task_logs(f"{job_id}/task-0") == []
     with worker(controller, tmp_path / "w"):
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED
@@ -468,7 +468,7 @@ def test_unhealthy_worker_gets_no_attempts(
         process.send_signal(signal.SIGSTOP)
         wait_until(lambda: not client.list_workers()[0].healthy, "its silence to be noticed", timeout_s=60)
         job_id = launch(client, ["true"])
-        wait_until(lambda: "w has room, but does not answer" in message(client, job_id), "words about it")
+        wait_until(lambda: "worker w does not answer" in message(client, job_id), "words about it")
         assert not client.get_task_status(job_id, 0).attempts
         process.send_signal(signal.SIGCONT)
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_SUCCEEDED

@@ -184,7 +184,7 @@ STEPS: list[tuple[str, State, Event, State | None, list[Any]]] = [
         Held(ALLOCATION),
         seen(None),
         Held(ALLOCATION),
-        [ReportSlotsLost((0, 1), "the engine has let go of it")],
+        [ReportSlotsLost((0, 1), LossKind.FORGOTTEN.value)],
     ),
     ("held and broken", Held(ALLOCATION), seen(BROKEN), Held(ALLOCATION), [ReportSlotsLost((1,), "power cut")]),
     ("slots reported late", Held(UNNAMED), seen(HELD), Held(ALLOCATION), [RecordSlots(SLOTS)]),

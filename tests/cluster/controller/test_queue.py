@@ -285,7 +285,7 @@ def test_placement_rules_and_labels_limit_where_a_gang_fits(
         (
             gang("a", 3, placement=SPREAD, zone="b"),
             ZONES,
-            "needs 3 places, each on a machine of its own, on machines with zone=b; there are only 2 of them",
+            "needs 3 slots, each on a machine of its own, on machines with zone=b; there are only 2 of them",
         ),
         (gang("a", 4, cpu=1, placement=SPREAD), ZONES, "each on a machine of its own; there are only 3 machines"),
         (gang("a", zone="c"), ZONES, "needs machines with zone=c; there are only machines with zone=a, zone=b"),
@@ -309,7 +309,7 @@ def test_placement_rules_and_labels_limit_where_a_gang_fits(
         (
             gang("a", 201, cpu=4),
             [machine(f"m{number}", used=Resources.of(cpu=number % 2)) for number in range(400)],
-            "3 of 4 cpu on m3 and 396 more machines; 1400 of 1600 cpu in all; others than this cluster hold 200 cpu",
+            "3 of 4 cpu on m3 and 396 more machines; 1400 of 1600 cpu in all; users outside this cluster hold 200 cpu",
         ),
     ],
 )
@@ -351,7 +351,7 @@ def test_requested_gang_that_does_not_fit_gets_a_reservation() -> None:
     busy = [machine(used=Resources.of(cpu=2))]
     result = plan([waiting_since(gang("small", cpu=1), 5.0)], [], busy, 45.0, asked)
     assert (submitted(result), result.withdraw, result.reserved_for) == ([], [], "asked@0")
-    assert "kept for job 'asked'" in result.reasons["small@0"]
+    assert "reserved for job 'asked'" in result.reasons["small@0"]
     assert submitted(plan([waiting_since(gang("small", cpu=1), 5.0)], [], busy, 20.0, asked)) == ["small"]
 
 
@@ -500,7 +500,7 @@ def test_reservation_blocks_later_gangs_and_its_reason_names_the_job() -> None:
     assert submitted(before) == ["small"]
     assert submitted(within) == []
     reason = within.reasons["small@0"]
-    assert "kept for job 'large'" in reason
+    assert "reserved for job 'large'" in reason
     assert "needs 4 cpu" in reason
 
 
@@ -526,7 +526,7 @@ def test_oldest_gang_that_does_not_fit_gets_the_reservation() -> None:
     ]
     result = plan(waiting, [running], [machine(used=Resources.of(cpu=2))], 45.0)
     assert submitted(result) == []
-    assert "kept for job 'oldest'" in result.reasons["small@0"]
+    assert "reserved for job 'oldest'" in result.reasons["small@0"]
 
 
 def test_waiting_reason_of_a_reservation_contains_the_full_job_id() -> None:
@@ -534,7 +534,7 @@ def test_waiting_reason_of_a_reservation_contains_the_full_job_id() -> None:
     waiting = [waiting_since(request, 0.0), waiting_since(gang("small", cpu=1), 1.0)]
     held = [held_since(0.0, gang("before", cpu=2), "m0")]
     result = plan(waiting, held[:0], [machine(used=Resources.of(cpu=2))], 45.0)
-    assert "kept for job 'parent/a@b'" in result.reasons["small@0"]
+    assert "reserved for job 'parent/a@b'" in result.reasons["small@0"]
 
 
 # Which gangs a pass visits.

@@ -59,20 +59,20 @@ def test_requested_capacity_is_not_allocated_twice(
 ) -> None:
     engine.granting = False
     first = cpus(client, 3)
-    says(client, first, "needs 3 cpu; there seems to be room", "fake says: the fake engine takes its time")
+    says(client, first, "needs 3 cpu; enough seems to be free", "fake says: the fake engine takes its time")
     second = cpus(client, 2)
     says(client, second, "needs 2 cpu; free now: 1 of 4 cpu")
     third = cpus(client, 1)
-    says(client, third, "there seems to be room")
+    says(client, third, "enough seems to be free")
     assert engine.submitted == [f"{first}@0", f"{third}@0"]
     waiting = {gang.job_id: gang.reason for gang in client.list_machines().waiting}
     assert list(waiting) == [first, second, third]
     assert "needs 2 cpu; free now: " in waiting[second]
     engine.granting = True
-    says(client, first, "w has room, but is still starting")
+    says(client, first, "worker w is still starting")
     says(client, second, "needs 2 cpu; free now: 0 of 4 cpu")
     client.terminate_job(first)
-    says(client, second, "w has room, but is still starting")
+    says(client, second, "worker w is still starting")
 
 
 def test_capacity_is_free_once_the_released_gang_has_left_the_snapshot(
@@ -114,7 +114,7 @@ def test_waiting_reason_states_the_resources_of_other_users_of_the_engine(
     engine.others_take("w", Resources.of(cpu=2))
     says(client, cpus(client, 1), "still starting")
     waits = cpus(client, 4)
-    says(client, waits, "needs 4 cpu; free now: 1 of 4 cpu; others than this cluster hold 2 cpu")
+    says(client, waits, "needs 4 cpu; free now: 1 of 4 cpu; users outside this cluster hold 2 cpu")
     (machine,) = client.list_machines().machines
     assert (machine.free.cpu, machine.total.cpu, len(machine.holdings)) == (1, 4, 1)
 
@@ -124,9 +124,9 @@ def test_gang_waits_at_the_engine_if_others_take_its_capacity_first(
 ) -> None:
     engine.granting = False
     first = cpus(client, 4)
-    says(client, first, "seems to be room")
+    says(client, first, "seems to be free")
     controller.call(lambda: engine.others_take("w", Resources.of(cpu=1)))
-    says(client, first, "free now: 3 of 4 cpu; others than this cluster hold 1 cpu; fake says: the fake engine")
+    says(client, first, "free now: 3 of 4 cpu; users outside this cluster hold 1 cpu; fake says: the fake engine")
     controller.call(lambda: engine.others_take("w", Resources.of(cpu=-1)))
     engine.granting = True
     says(client, first, "still starting")
@@ -152,7 +152,7 @@ def _withdrawal(engine: FakeEngine, controller: ControllerThread, client: Remote
     says(client, large, "needs 4 cpu; free now: 2 of 4 cpu")
     engine.granting = False
     small = cpus(client, 2)
-    says(client, small, "seems to be room")
+    says(client, small, "seems to be free")
     controller.call(lambda: engine.others_take("w", Resources.of(cpu=2)))
     says(client, small, "free now: 0 of 4 cpu")
     controller.call(lambda: _age(controller, f"{large}@0", store_age / 1000))
@@ -168,7 +168,7 @@ def _withdrawal(engine: FakeEngine, controller: ControllerThread, client: Remote
     waiting = {gang.job_id: gang.has_reservation for gang in client.list_machines().waiting}
     assert waiting == {large: True, small: False}
     controller.call(lambda: engine.others_take("w", Resources.of(cpu=-2)))
-    says(client, small, f"it is kept for job {large!r}, which has waited longer and needs 4 cpu")
+    says(client, small, f"enough is free, but reserved for job {large!r}, which has waited longer and needs 4 cpu")
     assert f"{small}@1" not in engine.submitted
 
 
@@ -316,7 +316,7 @@ def test_allocation_whose_worker_does_not_register_is_released_and_requested_aga
         turns = [f"{job_id}@0", f"{other}@0", f"{job_id}@1", f"{other}@1", f"{job_id}@2"]
         assert engine.submitted[:5] == turns, "each time the other one has its turn first"
         assert {f"{job_id}@0", f"{job_id}@1"} <= set(engine.released)
-        says(client, job_id, "(before: it had room on w, but no worker registered from there within 0.5 s)")
+        says(client, job_id, "(before: workers on w did not register within 0.5 s)")
         with running_worker(controller.address, tmp_path / "w"):
             job = wait_for_end(client, job_id)
     assert job.state == pb.JOB_STATE_SUCCEEDED
@@ -329,7 +329,7 @@ def test_waiting_reason_states_why_an_earlier_allocation_was_lost(
     job_id = launch(client, ["true"])
     says(client, job_id, "still starting")
     controller.call(lambda: engine.lose(f"{job_id}@0"))
-    says(client, job_id, "still starting (before: the room that it had was lost: power cut)")
+    says(client, job_id, "still starting (before: the allocation was lost: power cut)")
 
 
 def test_request_that_the_engine_never_accepted_does_not_count_as_a_loss(
@@ -341,7 +341,7 @@ def test_request_that_the_engine_never_accepted_does_not_count_as_a_loss(
     says(client, job_id, "the engine cannot be reached: the fake engine takes nobody now")
     engine.taking = True
     says(client, job_id, "still starting")
-    assert client.get_job_status(job_id).status_message == "waiting: w has room, but is still starting"
+    assert client.get_job_status(job_id).status_message == "waiting: worker w is still starting"
 
 
 def test_queue_keeps_its_order_after_a_restart_of_the_controller(tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_adopted_gang_counts_as_older_than_queued_gangs(tmp_path: Path) -> None:
         )
         wait_until(lambda: client.list_machines().waiting[0].has_reservation, "its turn")
         small = cpus(client, 3)
-        says(client, small, "has room, but is still starting")  # the older gang needs only the other machine
+        says(client, small, "is still starting")  # the older gang needs only the other machine
 
 
 def test_list_machines_lists_the_first_thousand_waiting_gangs_and_counts_all(

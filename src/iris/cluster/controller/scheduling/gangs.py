@@ -223,7 +223,7 @@ def _blocking_checked(gang: GangRecord, state: Requested, event: BlockingChecked
 def _held_seen(gang: GangRecord, state: Held, event: SnapshotSeen) -> Step:
     status = event.status
     if status is None:
-        return Step(state, (ReportSlotsLost(tuple(range(gang.request.slots)), "the engine has let go of it"),))
+        return Step(state, (ReportSlotsLost(tuple(range(gang.request.slots)), LossKind.FORGOTTEN.value),))
     instructions: list[Instruction] = []
     if status.slots and not state.allocation.machines:
         # After a restart of the controller, the engine may report the slots of a running gang late. Until then the gang

@@ -12,6 +12,7 @@ from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.scheduling.deadlines import place_by_s, tree_since_s, waits_since_s
 from iris.cluster.controller.scheduling.gang_states import GangRecord, Held, ReleaseDue, Requested
 from iris.cluster.controller.scheduling.queue import Allocation
+from iris.cluster.controller.scheduling.waiting.reasons import LossKind
 from iris.cluster.controller.submission.request import gang_of
 from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Resources, Slot
 
@@ -22,7 +23,7 @@ def adopted_gangs(
     """Yield the gangs of unfinished jobs that the engine still has, each with its status in the snapshot.
 
     Args:
-        jobs: The records of all jobs, by job id.
+        jobs: The records of the unfinished jobs, by job id.
         snapshot: The engine's first snapshot after the restart.
         now_s: The present time on the monotonic clock.
     """
@@ -68,7 +69,7 @@ def forgotten_status(record: JobRecord, gang_id: str, slots: Mapping[int, Slot])
         Slot(record.job.tasks[index].attempts[-1].worker_id, slots[index].machine if index in slots else "")
         for index in record.job.gangs[gang_id].task_indices
     )
-    return GangStatus(GangState.BROKEN, found, frozenset(), "the engine knows nothing of it any more")
+    return GangStatus(GangState.BROKEN, found, frozenset(), LossKind.FORGOTTEN.value)
 
 
 def _machines(slots: tuple[Slot, ...]) -> tuple[str, ...]:

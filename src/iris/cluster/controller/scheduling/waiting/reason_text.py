@@ -81,15 +81,15 @@ def cause_text(cause: Cause) -> str:
     """Return why a gang waits, as text. The text does not mention an earlier loss or a problem with the engine."""
     match cause:
         case Reserved(job_id, kind):
-            return f"there is room, but it is kept for job {job_id!r}, which has waited longer and {needs_text(kind)}"
+            return f"enough is free, but reserved for job {job_id!r}, which has waited longer and {needs_text(kind)}"
         case EnginePending(kind, shortage, engine, engine_reason):
-            fit = f"{needs_text(kind)}; there seems to be room" if shortage is None else _shortage_text(shortage)
-            return f"{fit}; {engine} says: {engine_reason or 'nothing'}"
+            fit = f"{needs_text(kind)}; enough seems to be free" if shortage is None else _shortage_text(shortage)
+            return f"{fit}; {engine} says: {engine_reason}" if engine_reason else f"{fit}; {engine} states no reason"
         case WorkersMissing(missing):
-            more = f" (and of {len(missing) - 1} more)" if len(missing) > 1 else ""
+            more = f" ({counted(len(missing) - 1, 'more worker')} missing)" if len(missing) > 1 else ""
             return f"{_missing_text(cause.most_telling)}{more}"
         case RequestDelayed(loss):
-            return f"room is asked for again in a while, since what it had was of no use: {loss_text(loss)}"
+            return f"the next allocation is requested after a pause, because the last one was lost: {loss_text(loss)}"
         case _:
             return _shortage_text(cause)
 
@@ -98,12 +98,12 @@ def _shortage_text(shortage: Shortage) -> str:
     match shortage:
         case InsufficientFree(kind, machines, others):
             held = _amounts_text(others, [index for index in machines.scarce if others.amounts()[index] > 0])
-            suffix = f"; others than this cluster hold {held}" if held else ""
+            suffix = f"; users outside this cluster hold {held}" if held else ""
             return f"{needs_text(kind)}; free now: {_summary_text(machines)}{suffix}"
         case InsufficientCapacity(kind, machines, unavailable):
             return f"{needs_text(kind)}; there are only {_summary_text(machines)}{_unavailable_text(unavailable)}"
         case NoMachine(kind, unavailable):
-            what = "no machine takes anything new" if unavailable.avoided else "there is no machine"
+            what = "no machine accepts new attempts" if unavailable.avoided else "there is no machine"
             return f"{needs_text(kind)}; {what}{_unavailable_text(unavailable)}"
         case NoMatchingMachine(kind):
             others_text = f"{_other_labels_text(shortage)}{_unavailable_text(shortage.unavailable)}"
@@ -115,17 +115,17 @@ def _shortage_text(shortage: Shortage) -> str:
 
 
 def loss_text(loss: Loss) -> str:
-    """Return the text about the loss of an allocation."""
+    """Return a text about the loss of an allocation, or of a request to the engine."""
     match loss.kind:
         case LossKind.FORGOTTEN:
-            return "the engine has let go of it"
+            return LossKind.FORGOTTEN.value
         case LossKind.BROKEN:
-            return f"the room that it had was lost: {loss.detail}"
+            return f"the allocation was lost: {loss.detail}"
         case LossKind.REFUSED:
             return loss.detail
         case LossKind.UNREGISTERED:
             where = ", ".join(loss.machines)
-            return f"it had room on {where}, but no worker registered from there within {format_span(loss.limit_s)}"
+            return f"workers on {where} did not register within {format_span(loss.limit_s)}"
 
 
 def needs_text(kind: GangKind) -> str:
@@ -135,7 +135,7 @@ def needs_text(kind: GangKind) -> str:
     asked = [index for index, amount in enumerate(kind.need.amounts()) if amount]
     each = _amounts_text(kind.need, asked)
     if not each:
-        amount = f"{kind.slots} places" if kind.slots > 1 else "a place"
+        amount = f"{kind.slots} slots" if kind.slots > 1 else "a slot"
     else:
         amount = f"{kind.slots} x ({each})" if kind.slots > 1 else each
     where = _PLACEMENT_TEXT[kind.placement] if kind.slots > 1 else ""
@@ -146,9 +146,9 @@ def needs_text(kind: GangKind) -> str:
 def _missing_text(worker: MissingWorker) -> str:
     match worker.kind:
         case MissingKind.STARTING:
-            return f"{worker.worker_id} has room, but is still starting"
+            return f"worker {worker.worker_id} is still starting"
         case MissingKind.UNREACHABLE:
-            return f"{worker.worker_id} has room, but does not answer"
+            return f"worker {worker.worker_id} does not answer"
         case MissingKind.REFUSED:
             return worker.refusal
 
@@ -174,9 +174,9 @@ def _unavailable_text(machines: UnavailableMachines) -> str:
         words.append(f"{counted(machines.dead, 'machine is', 'machines are')} not alive")
     if machines.example is not None:
         name, why = machines.example
-        words.append(f"{name} takes nothing new: {why}")
+        words.append(f"{name} accepts no new attempts: {why}")
     if machines.avoided > 1:
-        words.append(f"nor do {machines.avoided - 1} more")
+        words.append(f"{counted(machines.avoided - 1, 'more machine accepts', 'more machines accept')} none either")
     return f" ({'; '.join(words)})" if words else ""
 
 

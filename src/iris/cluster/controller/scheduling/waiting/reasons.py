@@ -19,7 +19,9 @@ from iris.reasons import PendingCode
 
 
 class LossKind(enum.Enum):
-    """The reasons why a gang can lose its allocation, or its request to the engine, before its attempts start."""
+    """The reasons why a gang can lose its allocation, or its request to the engine, before its attempts start. The
+    values are texts for people.
+    """
 
     FORGOTTEN = "the engine no longer knows the gang"
     BROKEN = "the engine lost a slot of the allocation"
@@ -60,7 +62,7 @@ class MachineSummary:
 
     Attributes:
         scarce: The positions in `Resources.amounts` of the resources that are too scarce.
-        shown: The amounts of the first machines, for each machine.
+        shown: The amounts of each of the first machines.
         count: The number of machines that may serve the gang.
         sums: The sums over all machines that may serve the gang; None if `shown` contains all of them.
     """
