@@ -20,6 +20,7 @@ import pytest
 from support.cluster import launch, running_cluster, shell, wait_for_end, wait_for_state
 from support.controller_thread import serving
 from support.fake_engine import FakeEngine
+from support.metrics import Samples, read_metrics
 from support.process_engine import ProcessEngine, slot_processes
 from support.waiting import wait_until
 
@@ -304,6 +305,9 @@ def test_jobs_run_on_workers_with_free_disk_space(tmp_path: Path) -> None:
         assert "disk is nearly full" in machines["local-0"].why_avoided
         assert not machines["local-0"].alive
         assert machines["local-1"].alive
+        metrics = Samples(read_metrics(server.address))
+        assert [metrics.value("iris_machines", state=state) for state in ("alive", "avoided", "dead")] == [1, 1, 0]
+        assert metrics.value("iris_cpu_capacity_cores") == sum(machine.total.cpu for machine in machines.values())
         (full / "other").unlink()
         free_worker(server, client)
         job = wait_for_end(client, launch(client, ["true"], replicas=2, placement=pb.PLACEMENT_SPREAD))

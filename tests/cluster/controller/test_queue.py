@@ -29,6 +29,7 @@ from iris.cluster.controller.scheduling.waiting.reason_text import cause_text
 from iris.cluster.controller.scheduling.waiting.reasons import Cause
 from iris.cluster.engine.base import GangRequest, Machine, Placement, Resources
 from iris.cluster.engine.placement import choose_machines
+from iris.reasons import Shortage, ShortageCode
 
 GIB = 2**30
 
@@ -386,6 +387,17 @@ def test_scheduling_pass_submits_at_most_max_submitted_gangs_and_reports_more() 
         queue.remove(entry.gang_id)
     result = plan_queue(queue, [], EMPTY, 0.0, (), result.machine_set)
     assert (len(result.submit), result.has_more) == (1, False)
+
+
+def test_reason_to_wait_names_the_present_shortage_of_an_avoided_machine() -> None:
+    def avoided(text: str, code: ShortageCode) -> list[Machine]:
+        return [replace(machine(alive=False), why_avoided=Shortage(text, code))]
+
+    queue = Queue([waiting_since(entry := gang("a", cpu=1), 0.0)])
+    first = plan_queue(queue, [], avoided("the disk is full", ShortageCode.DISK_SPACE), 0.0)
+    later = plan_queue(queue, [], avoided("no memory is left", ShortageCode.MEMORY), 1.0, (), first.machine_set)
+    assert "the disk is full" in text_of(first.cause_of(GangKind.of(entry)))
+    assert "no memory is left" in text_of(later.cause_of(GangKind.of(entry)))
 
 
 # `FreeCapacity` gives the same answers as a visit to each machine.

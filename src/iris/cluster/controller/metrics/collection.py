@@ -212,7 +212,10 @@ class ControllerMetrics:
 
 
 async def _capacity(survey: Survey) -> list[Family]:
-    capacity = [machine.total for machine in survey.machines if machine.alive]
+    states = Counter(
+        "avoided" if machine.why_avoided else "alive" if machine.alive else "dead" for machine in survey.machines
+    )
+    capacity = [machine.total for machine in survey.machines if machine.alive or machine.why_avoided]
     cpu = memory = gpu = 0
     for some in _parts(survey.allocations):
         gangs = [allocation.gang for _, allocation in some]
@@ -220,9 +223,6 @@ async def _capacity(survey: Survey) -> list[Family]:
         memory += sum(gang.need.memory_bytes * gang.slots for gang in gangs)
         gpu += sum(gang.need.gpu * gang.slots for gang in gangs)
         await asyncio.sleep(0)
-    states = Counter(
-        ("avoided" if machine.why_avoided else "alive") if machine.alive else "dead" for machine in survey.machines
-    )
     return [
         names.MACHINES.labelled([((state,), states[state]) for state in ("alive", "avoided", "dead")]),
         names.CPU_CAPACITY.one(sum(total.cpu_millicores for total in capacity) / MILLICORES),

@@ -88,8 +88,8 @@ class _Pool:
 class MachineSet:
     """The machines with their total resources and labels, but without their free resources.
 
-    All scheduling passes share one `MachineSet` until a machine appears, disappears or changes its total resources.
-    Therefore the set can remember the results of its methods.
+    All scheduling passes share one `MachineSet` until a machine appears, disappears, or changes anything but its free
+    resources. Therefore the set can remember the results of its methods.
     """
 
     def __init__(self, machines: Sequence[Machine]) -> None:
@@ -101,8 +101,9 @@ class MachineSet:
         self._all_alive: MachineSet | None = None
 
     def updated(self, machines: Sequence[Machine]) -> MachineSet:
-        """Return the `MachineSet` for a new list of machines. If only the free resources have changed, return this
-        object."""
+        """Return the `MachineSet` for a new list of machines. If only the free resources or the text of a shortage have
+        changed, return this object.
+        """
         return self if _fixed_properties(machines) == _fixed_properties(self.machines) else MachineSet(machines)
 
     def members(self, gang: GangRequest) -> Sequence[int]:
@@ -136,8 +137,12 @@ class MachineSet:
         return self._all_alive.fits(gang)
 
 
-def _fixed_properties(machines: Sequence[Machine]) -> list[tuple[str, Resources, Labels, bool]]:
-    return [(machine.name, machine.total, machine.labels, machine.alive) for machine in machines]
+def _fixed_properties(machines: Sequence[Machine]) -> list[tuple[str, Resources, Labels, bool, int]]:
+    # The text of a shortage contains amounts that change all the time. A new text alone must not make the set forget
+    # its results, and must not give every waiting gang a new reason. Therefore only the code of a shortage counts.
+    return [
+        (machine.name, machine.total, machine.labels, machine.alive, machine.why_avoided.code) for machine in machines
+    ]
 
 
 class FreeCapacity:
@@ -146,7 +151,8 @@ class FreeCapacity:
     Args:
         machine_set: All machines of the engine, with their total resources.
         free: The free resources of each machine.
-        tasks: The number of allocated slots on each machine; None means that no machine has any.
+        tasks: The number of allocated slots on each machine; empty if the numbers do not matter, as in `fits`. `find`
+            prefers machines with few slots.
     """
 
     def __init__(self, machine_set: MachineSet, free: Sequence[Resources], tasks: Sequence[int] = ()) -> None:
@@ -294,8 +300,9 @@ class Reservation:
 
     Args:
         gang: The gang that has the reservation.
-        free_for_gang: The capacity that is free for the gang once all gangs that arrived earlier have ended. The
-            reservation owns and changes this object.
+        free_for_gang: The capacity that is free for the gang once all earlier allocations have ended. An allocation is
+            earlier if the engine granted it before the gang began to wait. The reservation owns and changes this
+            object.
     """
 
     def __init__(self, gang: GangRequest, free_for_gang: FreeCapacity) -> None:
@@ -319,8 +326,8 @@ class Reservation:
         if not self.concerns(positions, gang.need):
             return True
         if self._spare < 0:
-            # The oldest gang fits only if resources of gangs that arrived later become free. When these gangs end,
-            # their resources must stay free for the oldest gang.
+            # The oldest gang fits only if resources of later allocations become free. When the gangs with these
+            # allocations end, their resources must stay free for the oldest gang.
             return False
         touched = self._members.intersection(positions)
         before = sum(self._free_for_gang.units(self._gang, i) for i in touched)
