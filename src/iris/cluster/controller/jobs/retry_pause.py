@@ -56,8 +56,7 @@ def pause_left_ms(end_ms: int, now_ms: int, row: int, first_ms: int) -> int:
     """Return how much of a retry pause remains, in milliseconds. A negative value is the time since the pause ended.
 
     The remaining pause is never longer than the whole pause, because the wall clock may have been set back during the
-    pause. If
-    there was no retry, the result is 0 or negative.
+    pause. If there was no retry, the result is 0 or negative.
 
     Args:
         end_ms: The end of the pause, as wall clock time.

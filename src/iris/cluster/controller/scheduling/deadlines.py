@@ -33,11 +33,12 @@ def waits_since_s(record: JobRecord, task_indices: Sequence[int], not_before_ms:
 
 def tree_since_s(record: JobRecord, jobs: Mapping[str, JobRecord], now_s: float) -> float:
     """Return when the root job of a job's tree was submitted, in seconds of the monotonic clock. If the job has no
-    parent, return infinity.
+    unfinished parent, return infinity.
 
     Args:
         record: The record of the job.
-        jobs: All jobs by id. An ancestor that is missing here has ended, and its child jobs are about to end.
+        jobs: The unfinished jobs by id. An ancestor that is missing here has ended, and its child jobs are about to
+            end.
         now_s: The present time on the monotonic clock.
     """
     if record.job.parent_job_id not in jobs:

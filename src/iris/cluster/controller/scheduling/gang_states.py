@@ -134,7 +134,8 @@ class GangRecord:
         task_indices: The index of the task in each slot; empty if unknown.
         state: The gang's current state.
         may_split: True if the job could run its tasks as independent tasks instead of a gang.
-        tree_since_s: When the root job of the gang's tree was submitted; infinity if the gang's job has no parent.
+        tree_since_s: When the root job of the gang's tree was submitted; infinity if the gang's job has no unfinished
+            parent.
         counts_a_core: True if the gang is one task that counts as one core because its job asks for no resources.
         gang_id: The gang's id, which is also the id of its request.
     """

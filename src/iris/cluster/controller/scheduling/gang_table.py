@@ -73,7 +73,9 @@ class GangTable:
         return step.instructions
 
     def in_state(self, *states: type[State]) -> list[GangRecord]:
-        """Return the gangs in the given states, in the order in which the gangs entered their state."""
+        """Return the gangs in the given states, one state after the other. Gangs that entered a state earlier come
+        first, unless `move_to_end` has moved them.
+        """
         return [gang for state in states for gang in self._by_state.get(state, {}).values()]
 
     def move_to_end(self, gang: GangRecord) -> None:

@@ -10,9 +10,9 @@ The states of a gang, and the usual transitions:
                               ▼            │                                  │
                              Lost ◄────────┘   ──────────────────────────────►┘
 
-A gang becomes Lost if its request or its allocation becomes useless before the attempts start. The job of a lost gang
-requests a new gang. A job may release a gang in every state. A released gang that is paused or queued is removed at
-once, because the engine does not know it.
+A gang becomes Lost if its request or its allocation becomes useless before the attempts start, or if the gang can never
+be placed. The job of a lost gang requests a new gang, or ends if the gang can never be placed. A job may release a gang
+in every state. A released gang that is paused or queued is removed at once, because the engine does not know it.
 """
 
 from __future__ import annotations

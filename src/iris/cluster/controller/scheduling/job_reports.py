@@ -45,7 +45,9 @@ class JobChanges(Protocol):
         """Save a job that has changed, announce the change to watchers, and carry out the instructions."""
 
     def reason_changed(self, record: JobRecord) -> None:
-        """Announce to watchers that the reason why a gang of the job waits has changed. This change is not saved."""
+        """Record that only the reason why a gang of the job waits has changed. This change is not saved. The next call
+        of `job_changed` announces the reason to watchers.
+        """
 
 
 @dataclass(slots=True)
@@ -62,8 +64,8 @@ class JobLosses:
 
     def __init__(self) -> None:
         self._rows: dict[str, _LossRow] = {}
-        # The jobs that have lost workers, or have started, since the last call of `pop_changed`. The dict serves as an
-        # ordered set.
+        # The jobs that have lost an allocation or request, or have started, since the last call of `pop_changed`. The
+        # dict serves as an ordered set.
         self._changed: dict[str, None] = {}
 
     def add(self, job_id: str, loss: Loss) -> None:
@@ -206,7 +208,9 @@ class Workers(Protocol):
         """Return the workers that cannot start new attempts now. The result maps each of their ids to the reason."""
 
     def mark_dead(self, worker_id: str, incarnation: str | None = None) -> None:
-        """Stop calling a worker, because its process is dead."""
+        """Stop calling a worker, because its process is dead. `incarnation` names the dead process; None means the
+        process that is registered now.
+        """
 
 
 class JobReports:
@@ -244,7 +248,9 @@ class JobReports:
         self._clock = clock
 
     def deliver(self, gang: GangRecord, event: Event) -> list[Submit | Drain]:
-        """Apply an event to a gang, report the consequences to its job, and return the instructions for the engine."""
+        """Apply an event to a gang, and report the consequences to its job. Return the instructions that the caller
+        must carry out.
+        """
         others: list[Submit | Drain] = []
         before = type(gang.state)
         instructions = self._gangs.apply(gang.gang_id, event)
@@ -291,7 +297,7 @@ class JobReports:
     def _lost(self, gang: GangRecord, record: JobRecord, loss: Loss | None) -> None:
         if loss is not None and loss.kind is LossKind.UNREGISTERED:
             where = ", ".join(loss.machines)
-            _log.warning("gang %s: its workers on %s do not register; it is released", gang.gang_id, where)
+            _log.warning("gang %s is released, because its workers on %s do not register", gang.gang_id, where)
         # A loss is recorded only if the job still has the gang. If the job had ended, no later event would remove the
         # recorded loss.
         if loss is not None and gang.gang_id in record.job.gangs:

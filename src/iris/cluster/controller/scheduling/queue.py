@@ -12,9 +12,9 @@ Backfill: a gang that does not fit does not block smaller gangs that arrived lat
 Reservations: small gangs must not starve a large gang. Turns of the later gangs and turns of the oldest gang alternate.
 The first turn of each side lasts `FIRST_TURN_S`, the second turn twice as long, and so on. During a turn of the oldest
 gang, machines are reserved for this gang. A later gang may then start only if the oldest gang can still start once all
-gangs that arrived before it have ended. Other gangs have turns as well, because the oldest gang may wait for a service
-that never ends. The turns grow, so that a turn of the oldest gang is eventually longer than the run of any gang that
-ends.
+allocations have ended that the engine granted before the oldest gang began to wait. Other gangs have turns as well,
+because the oldest gang may wait for a service that never ends. The turns grow, so that a turn of the oldest gang is
+eventually longer than the run of any gang that ends.
 """
 
 from __future__ import annotations
@@ -183,8 +183,8 @@ class Plan:
         self._requested_shortages: dict[str, Callable[[], Shortage]] = {}
 
     def cause_of(self, kind: GangKind) -> Cause | None:
-        """Return why queued gangs of a kind wait. Return None if the scheduling pass has not visited any gang of this
-        kind.
+        """Return why queued gangs of a kind wait. Return None if the scheduling pass has found no gang of this kind
+        that has to wait.
         """
         find = self._causes.get(kind)
         return None if find is None else find()
@@ -370,7 +370,9 @@ class _Planner:
             self._plan.reserved_for = entry.gang.gang_id
 
     def _free_for(self, since_s: float) -> FreeCapacity:
-        """Return the capacity that would be free if only gangs that arrived later than `since_s` were allocated."""
+        """Return the capacity that would be free without the allocations that the engine granted until `since_s`.
+        Requested gangs that fit count as allocated if they began to wait later than `since_s`.
+        """
         free = FreeCapacity(self._machine_set, [machine.total for machine in self._machine_set.machines])
         later = (entry for entry in self._allocations if entry.since_s > since_s)
         free.subtract((entry.gang.need, entry.machines) for entry in later)

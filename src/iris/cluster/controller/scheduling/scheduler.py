@@ -191,7 +191,7 @@ class Scheduler:
 
     def with_forgotten(self, snapshot: Mapping[str, GangStatus]) -> Mapping[str, GangStatus]:
         """Return the engine's first snapshot after a restart of the controller. The gangs that the engine has forgotten
-        are added to the snapshot.
+        are added to the snapshot. If one worker serves the slots of many gangs, nothing is added.
 
         In the returned snapshot, a forgotten gang has the state BROKEN, but none of its slots counts as certainly lost
         (see `forgotten_status`).
@@ -258,8 +258,8 @@ class Scheduler:
         """Make scheduling passes until the controller stops. A pass follows each relevant change, and begins at least
         every `TICK_S` seconds.
 
-        After each pass, this method sleeps for as long as the pass has kept the event loop busy. Therefore at least
-        half of the event loop's time remains for all other work.
+        After each pass, this method sleeps for as long as the pass has kept the event loop's thread busy, but at most
+        for `TICK_S` seconds. Therefore about half of the event loop's time remains for all other work.
         """
         pause_s = TICK_S
         while True:
@@ -275,11 +275,11 @@ class Scheduler:
                 next_s = min(self._gangs.next_due_s(), self._job_timers.next_s())
                 pause_s = min(TICK_S, max(0.0, next_s - self._clock()))
             except IrisError as error:
-                # Without a snapshot of an unreachable engine, the pass is tried again, and waiting gangs get a reason.
-                _log.warning("scheduling goes on in a second: %s", error)
+                # The engine cannot be reached. The reasons of the waiting gangs mention this problem.
+                _log.warning("a scheduling pass failed, trying again in %g s: %s", TICK_S, error)
                 self._explain_unreachable(str(error))
             except Exception:  # noqa: BLE001 - A bug must not end scheduling for all jobs.
-                _log.exception("scheduling")
+                _log.exception("a scheduling pass failed")
             await asyncio.sleep(min(time.thread_time() - begin_s, TICK_S))
 
     async def watch_engine(self) -> None:
@@ -330,7 +330,7 @@ class Scheduler:
             try:
                 await self._engine.release(gang.gang_id)
             except IrisError as error:
-                _log.warning("gang %s is not released yet: %s", gang.gang_id, error)
+                _log.warning("gang %s cannot be released now, trying again: %s", gang.gang_id, error)
                 self._gangs.move_to_end(gang)
                 return
             self._deliver(gang, Released())

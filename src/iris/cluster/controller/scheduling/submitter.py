@@ -31,8 +31,8 @@ from iris.errors import UnavailableError
 from iris.failpoints import failpoint
 
 _ADVICE = (
-    ". Its tasks have to start together; tasks that may start one by one, as there is room, are run with --independent,"
-    " or coscheduled=False in Python"
+    ". Its tasks have to start together. If they may start one by one, submit the job with --independent"
+    " (coscheduled=False in Python)"
 )
 
 
@@ -51,7 +51,7 @@ class Submitter:
 
     Attributes:
         machines: The machines that the engine has reported last.
-        reserved_for: The gang that has a reservation; empty if no gang has one.
+        reserved_for: The id of the gang that has a reservation; empty if no gang has one.
     """
 
     def __init__(
@@ -79,7 +79,11 @@ class Submitter:
         self.reserved_for = ""
 
     async def refresh_machines(self) -> None:
-        """Ask the engine for the machines."""
+        """Ask the engine for its machines, and store them in `machines`.
+
+        Raises:
+            UnavailableError: The engine cannot be reached.
+        """
         self.machines = await self._engine.machines()
 
     async def submit_next(self) -> Plan:
@@ -102,7 +106,8 @@ class Submitter:
         return result
 
     def explain(self, result: Plan, *, explain_all: bool) -> None:
-        """End the jobs that can never be placed. Set the reasons why the gangs of other jobs wait.
+        """End the jobs that can never be placed, unless the engine may get more machines later. Set the reasons why the
+        gangs of other jobs wait.
 
         Args:
             result: The plan of the last scheduling pass.
@@ -159,7 +164,9 @@ class Submitter:
                     self._reports.deliver(gang, Rejected(text))
 
     def _may_split(self, gang: GangRecord, machine_set: MachineSet) -> bool:
-        """Return True if the gang as a whole is too large, but its tasks would fit one by one."""
+        """Return True if each task of the gang would fit alone, and the job could run its tasks as independent
+        tasks.
+        """
         request = gang.request
         alone = GangRequest(gang.gang_id, 1, request.need, Placement.ANY, request.labels)
         return request.slots > 1 and gang.may_split and machine_set.fits_with_all_alive(alone)

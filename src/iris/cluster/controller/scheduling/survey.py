@@ -27,9 +27,9 @@ class Survey:
     Attributes:
         machines: The machines as the engine has reported them last.
         allocations: All granted allocations, each with the id of its job.
-        waiting: The queued and requested gangs, in no particular order.
+        waiting: The queued gangs, and the gangs that wait at the engine, in no particular order.
         reserved_for: The id of the gang that has a reservation; empty if no gang has one.
-        workers: The machine of each worker that serves a slot, by worker id.
+        workers: The machine of each worker that serves a slot, by worker id. Empty if the engine cannot be reached.
         problem: Why the engine cannot be reached. Empty if the engine can be reached.
     """
 

@@ -45,7 +45,7 @@ class SlotWorkers:
         self._fleet = fleet
         self._limits = limits
         self._of_gang: dict[str, tuple[str, ...]] = {}
-        self._placed: set[str] = set()  # The workers of all gangs.
+        self._placed: set[str] = set()  # The workers of all gangs that have slots.
 
     def apply_snapshot(self, snapshot: Mapping[str, GangStatus]) -> None:
         """Mark the workers of lost slots as dead. Forget the workers of gangs that the engine has released."""
@@ -72,12 +72,12 @@ class SlotWorkers:
         for worker in list(self._fleet.workers.values()):
             worker_id = worker.identity.worker_id
             if worker_id not in self._placed and worker_id not in keep and worker.registered_s < until_s:
-                _log.warning("no gang has worker %s: it is told to end", worker_id)
+                _log.warning("worker %s has to end, because no gang has it", worker_id)
                 self._fleet.forget(worker_id)
 
     async def drain(self, gang_id: str) -> None:
-        """Let all workers of a gang drain at the same time. Return when each worker has drained, has died, or has used
-        up its time limit.
+        """Let all workers of a gang drain at the same time. Return when each worker has drained, has died or has not
+        registered in time, or when the time limit of the gang is over.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._limits.drain_s):
