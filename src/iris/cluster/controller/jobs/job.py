@@ -245,7 +245,8 @@ class Job:
     def attempts_lost(
         self, attempts: Mapping[int, int], error: str, now_ms: int, failure: int = FailureCode.WORKER_LOST
     ) -> list[Instruction]:
-        """Record that attempts were lost with their worker. Each lost attempt is charged to the preemption budget only.
+        """Record that attempts were lost with their worker. A lost attempt is charged to the preemption budget, unless
+        the attempt was being stopped.
 
         Args:
             attempts: The ids of the lost attempts, by task index.
@@ -279,11 +280,11 @@ class Job:
         return instructions
 
     def unschedulable(self, error: str, now_ms: int, failure: int = FailureCode.UNPLACEABLE) -> list[Instruction]:
-        """End the job as UNSCHEDULABLE, because its scheduling timeout has expired or a gang can never be placed."""
+        """End the job as UNSCHEDULABLE: it was not placed in time, can never be placed, or has a failed dependency."""
         return self._end(UNSCHEDULABLE, (error, failure), (error, failure), now_ms)
 
     def terminate(self, error: str, now_ms: int, failure: int = FailureCode.TERMINATED) -> list[Instruction]:
-        """End the job as KILLED, on a user's request or because its parent job or submitting attempt has ended."""
+        """End the job as KILLED, for example on a user's request, or because its parent job has ended."""
         return self._end(KILLED, (error, failure), (error, failure), now_ms)
 
     def time_out(self, error: str, now_ms: int, failure: int = FailureCode.JOB_TIMEOUT) -> list[Instruction]:
@@ -477,7 +478,7 @@ class Job:
         before = self.state
         rolled_up = roll_up(self.tally, self.max_task_failures)
         if self.tally.all_finished:
-            # If all tasks have succeeded, the job has succeeded, even if another end was decided before.
+            # If enough tasks have succeeded, the job has succeeded, even if another end was decided before.
             self.state = rolled_up if self.ending is None or rolled_up == SUCCEEDED else self.ending
             self.finished_at_ms = max(now_ms, *(task.finished_at_ms for task in self.tasks))
             if self.state == SUCCEEDED:

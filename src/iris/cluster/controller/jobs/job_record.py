@@ -32,11 +32,12 @@ class JobRecord:
 
     Attributes:
         job: The job's state, which only the job's own methods change.
-        launch: The submission, without its workspace.
+        launch: The submission, without its workspace and its inputs.
         facts: The ports, resource usage, build metrics and warnings of each task, by task index.
         why_outdated: If the record shows an older state because newer changes cannot be saved, the error of the failed
             write. Empty in the current record.
-        number: The place of the job in the order of submission, from 1; 0 before the job is saved.
+        number: The place of the job in the order of submission, from 1. With 0, the database chooses the number of a
+            new job.
         hang: Why the job seems to hang; None if the job does not seem to hang, or is not watched. Only `HangWatch` sets
             it.
     """

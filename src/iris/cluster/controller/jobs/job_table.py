@@ -18,7 +18,8 @@ from iris.reasons import ErrorReason
 T = TypeVar("T")
 MAX_RECENT_JOBS = 256
 MAX_RECENT_BYTES = 32 << 20
-# Reading a job from the database is repeated up to this many times if other jobs end meanwhile.
+# How many times a job is looked for in the database at most. Another try follows if a new job with the same id may have
+# ended during the last one.
 _READ_TRIES = 3
 # The approximate memory in bytes that the record of a job needs besides its submission: a fixed part, and a part for
 # each task.
@@ -139,7 +140,7 @@ class JobTable:
         num_ended: The number of ended jobs in the database.
 
     Attributes:
-        by_id: A read-only view of the jobs in memory by id. The view follows every change.
+        by_id: A read-only view of the jobs whose end is not saved, by id. The view follows every change.
         ended: The object that reads ended jobs from the database.
         removed: How many ended jobs were removed since the start.
     """
@@ -164,7 +165,9 @@ class JobTable:
             self._children.setdefault(record.job.parent_job_id, {})[record.job_id] = record
 
     def conclude(self, record: JobRecord) -> None:
-        """Remove a job from the memory, because its final state is saved."""
+        """Count a job as ended, because its final state is saved. Its record stays in memory only while it is among the
+        recently used records of ended jobs.
+        """
         if self.is_concluded(record):
             return
         del self._open[record.job_id]

@@ -17,7 +17,8 @@ def recover(job: Job, held: Mapping[str, object], now_ms: int) -> list[Instructi
     carried out its last instructions.
 
     1. Attempts in gangs that the engine no longer knows are lost. All these attempts end at the same time. Therefore
-       all of them are charged to the preemption budget, and none counts as stopped because its gang restarts.
+       each of them is charged to the preemption budget, and none counts as stopped because its gang restarts. Attempts
+       that were being stopped before are not charged.
     2. The starts and stops of surviving attempts are repeated. A worker ignores a repeated call.
     3. Gangs that waited in the queue request an allocation again.
 
@@ -49,8 +50,8 @@ def recover(job: Job, held: Mapping[str, object], now_ms: int) -> list[Instructi
 def disown(job: Job, error: str, now_ms: int) -> None:
     """End a job and its live attempts as KILLED at once, without stopping any process.
 
-    The controller calls this function for jobs in a copied state directory. The processes of such jobs belong to the
-    original cluster.
+    `state_copies.disown_jobs` calls this function for jobs in a copied state directory. The processes of such jobs
+    belong to the original cluster.
     """
     job.terminate(error, now_ms, FailureCode.DISOWNED)
     end = AttemptEnd(KILLED, now_ms, error=error, failure=FailureCode.DISOWNED)
