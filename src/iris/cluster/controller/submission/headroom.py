@@ -43,14 +43,15 @@ class Headroom:
         return disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
 
     def check_job(self, size: int) -> None:
-        """Refuse a new job if saving the job would leave less disk space or inodes than the headroom.
+        """Refuse a new job if saving the job would leave less disk space than the headroom, or if too few inodes or
+        file descriptors are free.
 
         Args:
             size: The size of the submission in bytes.
 
         Raises:
-            ResourceExhaustedError: Too little disk space or too few inodes are left. The message names the resource and
-                what to do.
+            ResourceExhaustedError: Too little disk space, or too few inodes or file descriptors are left. The message
+                names the resource and what to do.
         """
         if self._directory is not None:
             disk = os.statvfs(self._directory)

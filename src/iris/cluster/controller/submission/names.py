@@ -1,5 +1,5 @@
-"""Chooses the name of a new job. If the requested name is taken, a child job submitted by an attempt gets another name,
-and any other job is refused.
+"""Chooses the name of a new job. If the requested name is taken, a child job submitted by an attempt may get another
+name (see `is_passed_over`), and any other job is refused.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ async def claim_name(
 
     Raises:
         AlreadyExistsError: Another job has the name.
+        InvalidArgumentError: The name in the request is invalid.
+        ResourceExhaustedError: The first free name is too long.
     """
     asked_name, taken = request.name, ""
     for name in names_of(request):
@@ -66,6 +68,9 @@ async def claim_name(
 async def find_repeated(request: LaunchJobRequest, jobs: JobTable, saver: Saver) -> JobRecord | None:
     """Return the job that an earlier request with the same submission id has created, or None if there is no such job.
     The name in the request does not change, and no name is claimed.
+
+    Raises:
+        InvalidArgumentError: The request has a submission id, and its name is invalid.
     """
     if not request.submission_id:
         return None

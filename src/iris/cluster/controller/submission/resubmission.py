@@ -56,6 +56,9 @@ class Resubmissions:
         Raises:
             NotFoundError: There is no such job.
             FailedPreconditionError: A needed part of the stored submission was removed.
+            InvalidArgumentError: The earlier job does not have one of the variables to keep, or the new submission is
+                invalid.
+            IrisError: The job was refused for another reason (see `Submissions.submit`).
         """
         submission = request.submission
         # The client may have repeated a request whose first answer was lost. Then the new job exists, although the

@@ -45,7 +45,7 @@ def check_sizes(request: LaunchJobRequest) -> None:
     advice = "have the task load large data itself, from where it is stored"
     _check("the pickled callable", request.serialized_entrypoint, MAX_ENTRYPOINT_BYTES, advice)
     _check("the packed workspace", request.bundle_blob, MAX_BUNDLE_BYTES, advice)
-    _check("the inputs of all tasks", request.inputs_blob, MAX_BUNDLE_BYTES, "give the tasks the places of large data")
+    _check("the inputs of all tasks", request.inputs_blob, MAX_BUNDLE_BYTES, "pass paths instead of large data")
     _check("inputs_digest", request.inputs_digest.encode(), MAX_KEY_BYTES, "a SHA-256 in hex is enough")
     _check("submission_id", request.submission_id.encode(), MAX_KEY_BYTES, "16 random bytes in hex are enough")
     _check("working_directory", request.working_directory.encode(), MAX_PATH_BYTES, "no path is longer on Linux")
@@ -64,7 +64,7 @@ def check_sizes(request: LaunchJobRequest) -> None:
         sizes = [len(text.encode()) for _, text in parts]
         for (what, _), size in zip(parts, sizes, strict=True):
             _check_size(what, size, MAX_WORD_BYTES, "Linux starts no program with more; put it into a file")
-        _check_size(whole, sum(sizes), MAX_WORDS_BYTES, "put what is large into a file, or into the workspace")
+        _check_size(whole, sum(sizes), MAX_WORDS_BYTES, "put large parts into a file, or into the workspace")
 
 
 def check_worker(request: cluster_pb2.Controller.RegisterWorkerRequest) -> None:
@@ -86,8 +86,9 @@ def check_worker(request: cluster_pb2.Controller.RegisterWorkerRequest) -> None:
 
 
 def trim_report(report: Report) -> None:
-    """Shorten the texts and the result in a worker's report if they are too large. The report is never refused because
-    of its size, because the controller has to know that the attempt has ended.
+    """Shorten the texts in a worker's report that are too long, and drop a result or a pickled exception that is too
+    large. The report is never refused because of its size, because the controller has to know that the attempt has
+    ended.
     """
     size = len(report.serialized_result)
     if size > MAX_RESULT_BYTES:

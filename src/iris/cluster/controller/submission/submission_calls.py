@@ -1,4 +1,4 @@
-"""Serves the calls of ControllerService that submit jobs."""
+"""Serves the calls of ControllerService that submit jobs, and that return workspaces and inputs to workers."""
 
 from __future__ import annotations
 

@@ -80,6 +80,9 @@ class Submissions:
             request: The submission. This method changes the request.
             owner: The name in the caller's token. The name becomes the job's owner, unless the job has a parent. A
                 child job has the owner of its parent.
+
+        Raises:
+            IrisError: The job is refused, or cannot be saved. The functions of the steps list their errors.
         """
         # The job's environment must not contain the client's token, because the token is secret. Each task gets a
         # separate token.

@@ -36,7 +36,8 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def validate(request: LaunchJobRequest) -> None:
-    """Refuse a submission with invalid, unsupported or too large fields.
+    """Refuse a submission with invalid, unsupported or too large fields. The output directories in an accepted
+    submission are replaced by their normal form.
 
     Raises:
         InvalidArgumentError: A field is invalid, or asks for something that is not supported.

@@ -44,8 +44,8 @@ class Workspaces:
 
         Raises:
             InvalidArgumentError: The hash does not match the workspace.
-            FailedPreconditionError: The submission contains only the hash of a workspace, and no workspace with this
-                hash is stored.
+            FailedPreconditionError: The submission contains only the hash of a workspace or of inputs, and the store
+                does not have them.
         """
         if request.bundle_blob and hashlib.sha256(request.bundle_blob).hexdigest() != request.bundle_hash:
             raise InvalidArgumentError(f"bundle_hash {quoted(request.bundle_hash)} is not the SHA-256 of bundle_blob")
