@@ -10,8 +10,8 @@ An example of the loop and the writing thread over time:
     loop:                              consequences of batch 1               consequences of batch 2
 
 While the thread writes one batch, further changes gather in the next batch. Therefore a busy controller has few fsyncs
-with many changes each, and a change on an idle controller waits for one fsync. Only one thread writes to the store and
-reads from it.
+with many changes each, and a change on an idle controller waits for one fsync. Only this thread writes to the store.
+Other threads may read from the store at the same time (connections.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Protocol
 
 from iris.cluster.controller.jobs.instructions import Instruction
 from iris.cluster.controller.jobs.job import Job
@@ -43,9 +43,6 @@ from iris.rpc import cluster_pb2
 
 RETRY_S = 1.0
 _log = logging.getLogger(__name__)
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class SavedJobs(Protocol):
@@ -91,7 +88,7 @@ class Saver(Gathering):
     batch.
 
     Args:
-        store: The database of the controller. No other code uses it while the saver runs.
+        store: The database of the controller. Only the saver writes to it while the saver runs.
         journal: The object that makes and stores the events about the changes; None makes no events.
 
     Attributes:
@@ -110,7 +107,6 @@ class Saver(Gathering):
         self._pending: dict[str, PendingJob] = {}
         self._launches: dict[str, PendingLaunch] = {}
         self._thread = ThreadPoolExecutor(1, "iris-store")
-        self._reading = asyncio.Lock()
         self._write_task: asyncio.Task[IrisError | None] | None = None
         self._retry: asyncio.TimerHandle | None = None
 
@@ -254,13 +250,6 @@ class Saver(Gathering):
         # may have the same id.
         return record if pending is None or pending.record is not record else pending.last_saved or record
 
-    async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a method that reads from the store, in the store's thread. Only one such read runs at a time, so that at
-        most one read delays the next write.
-        """
-        async with self._reading:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args, **kwargs))
-
     async def _tried(self) -> IrisError | None:
         if not self._gathering.is_empty and self._wake.is_set():
             return await asyncio.shield(self._gathering.outcome)
@@ -387,10 +376,12 @@ class Saver(Gathering):
         return JobChange(record, instructions, transitions, is_saved=True, is_current=is_current, has_news=has_news)
 
     async def _read_last_saved(self, batch: Batch) -> dict[str, JobRecord]:
-        """Return the stored states of the jobs in a failed batch, unless an earlier call has read them."""
+        """Return the stored states of the jobs in a failed batch, except jobs whose stored state an earlier call has
+        read. If the store cannot be read, the result is empty.
+        """
         wanted = [job_id for job_id, pending in batch.jobs.items() if pending.last_saved is None]
         try:
-            return await self.read(self._store.load_jobs, wanted)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._store.load_jobs, wanted)
         except IrisError:
             _log.exception("the last saved state of jobs cannot be read")
             return {}
