@@ -80,8 +80,8 @@ class PendingJob:
 
     def unsaved_change(self) -> JobChange:
         """Return what the controller has to do after a failed write. The controller stops the attempts that may be
-        stopped before the job is saved. If the reason why the job waits has changed, the controller announces the new
-        reason.
+        stopped before the job is saved. If only the reason why the job waits has changed, the controller announces the
+        new reason.
         """
         record = self.record
         stops = [step for step in self.instructions if _is_stop_for_good(record, step)]
@@ -134,9 +134,9 @@ class Batch:
     Attributes:
         outcome: A future for the result of the write: an error, or None after a success. The error is a result instead
             of an exception, because asyncio logs an exception if no caller awaits the future.
-        launches: The new jobs that are saved.
+        launches: The new jobs to save.
         writes: The writes that are not repeated after an error.
-        jobs: The changed jobs that are saved, by job id.
+        jobs: The changed jobs to save, by job id.
         endpoints: The changed endpoints, by id. The value None removes the endpoint.
         fenced: The changed fences, by worker id and incarnation. True fences the worker's process, and False removes
             its fence.

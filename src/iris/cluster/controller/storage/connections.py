@@ -152,7 +152,9 @@ class Connections:
                 connection.close()
 
     def interrupt(self) -> None:
-        """Make the reads in progress fail, because the controller stops. Later reads fail as well."""
+        """Make the reads in progress fail, because the controller stops. Later reads fail as well. A database with only
+        one connection is not interrupted, because the same connection still writes.
+        """
         with self._guard:
             self._is_closed = True
             for connection in self._in_use:

@@ -1,8 +1,9 @@
 """Detects whether a state directory is a copy of another state directory, and converts a copy to a new cluster.
 
-Three files in the state directory are used for the detection: cluster-id The cluster's id, written once. place The
-device, inode and change time that the file `cluster-id` had when the directory was last used. copied The path of a
-copy's original, until the copy has become a new cluster.
+Three files in the state directory are used for the detection:
+cluster-id  The cluster's id, written once.
+place       The device, inode and change time that the file `cluster-id` had when the directory was last used.
+copied      The path of a copy's original, until the copy has become a new cluster.
 
 A controller in a copied state directory must not act as the original, because the original may still run. The copied
 files name the original's workers, so the copy would kill these workers. The copied key is the same, so workers would
@@ -125,7 +126,8 @@ def _detect_copy(directory: Path, *, take_over: bool) -> str:
 
 
 def disown_jobs(directory: Path, original: str, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
-    """End the unfinished jobs of a copy, remove its endpoints and tokens, and return the number of ended jobs.
+    """End the unfinished jobs of a copy, remove its endpoints and tokens, and change the id of its event journal.
+    Return the number of ended jobs.
 
     The jobs of the original may continue. The same jobs in the copy end as KILLED. Their retry budgets are not charged,
     and their workers are not called.

@@ -1,6 +1,7 @@
 """Locks the state directory of a controller against other controllers, and checks which version of Iris wrote it.
 
-The state directory has these files:
+The controller and this package use these small files in the state directory (docs/reference/files-and-ports.md lists
+all files):
 lock       The running controller locks this file, which contains its process id.
 version    The version of the state, which is the version of the database (schema.py).
 engine     The name of the engine on which the jobs run.

@@ -282,7 +282,9 @@ class Store:
             sync_directory(path.parent.parent)
 
     def interrupt(self) -> None:
-        """Make reads in other threads fail, because the controller stops. Only `write` works afterwards."""
+        """Make reads in other threads fail, because the controller stops. Afterwards `write` still works. If the
+        database has only one connection (see connections.py), reads still work, too.
+        """
         self._connections.interrupt()
 
     def bytes_on_disk(self) -> int:
@@ -474,8 +476,8 @@ class Store:
                 db.execute("COMMIT")
                 failpoint("store.commit.after")
             except sqlite3.IntegrityError:
-                # All errors with a cause outside of Iris were handled above, so this error is a bug in Iris. SQLite has
-                # undone the transaction, so no data is damaged.
+                # This error is a bug in Iris, because neither the disk nor a damaged file causes it. The transaction
+                # was rolled back, so no data is damaged.
                 raise
             except sqlite3.DatabaseError as error:
                 if db.in_transaction:

@@ -94,8 +94,9 @@ def oldest_contents(db: sqlite3.Connection, owner: str) -> list[int]:
 
 
 def freed_bytes(db: sqlite3.Connection, owner: str, numbers: Collection[int]) -> list[int]:
-    """Return, for each job in `numbers`, how many bytes the owner gains if the contents of this job and of all earlier
-    jobs in the list are dropped. The bytes of a workspace count for the last job that uses the workspace.
+    """Return, for each job in `numbers`, how many bytes of the owner are freed when the contents of this job are
+    dropped after the contents of all earlier jobs in `numbers`. The bytes of a workspace count for the last job of the
+    owner that uses the workspace.
     """
     freed, remaining = [], {}
     for number in numbers:

@@ -25,7 +25,9 @@ def result_in(outcome: bytes) -> bytes:
 
 
 def add_outcome(status: cluster_pb2.TaskStatus, outcome: bytes) -> None:
-    """Add an outcome to the status of its task."""
+    """Add an outcome to the status of its task. An exception is left out if the task has succeeded, or if the exception
+    belongs to an earlier attempt than the task's current attempt.
+    """
     result = result_in(outcome)
     status.serialized_result = result
     if outcome and not result and status.state != SUCCEEDED:

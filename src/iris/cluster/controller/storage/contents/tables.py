@@ -1,8 +1,9 @@
 """The tables that count the stored bytes of each user, and the SQL statements that change these tables.
 
-The contents of a job are its entry point, its workspace and its results. The table `contents` has a row for each job
-whose contents are stored. Triggers in the database keep the sum for each user in `user_bytes`. A trigger runs in the
-transaction that changes the contents. Therefore the sums are exact after each commit, and no other code computes them.
+The contents of a job are its entry point, its workspace, its inputs and its results. The table `contents` has a row for
+each job whose contents are stored. Triggers in the database keep the sum for each user in `user_bytes`. A trigger runs
+in the transaction that changes the contents. Therefore the sums are exact after each commit, and no other code computes
+them.
 
 A workspace counts once for each user whose jobs use the workspace. A result counts as soon as it is stored. The
 environment is a part of the entry point.
