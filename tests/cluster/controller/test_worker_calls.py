@@ -92,4 +92,4 @@ def test_unresponsive_worker_delays_no_start_on_another_worker() -> None:
             launch(client, ["true"], resources=held)
         wait_until(lambda: calls_of(controller).num_running, "a start that is not answered")
         job_id = launch(client, ["true"], resources=pb.ResourceSpecProto(cpu=2))
-        assert "refused it" in wait_for_end(client, job_id).error
+        assert "refused the attempt" in wait_for_end(client, job_id).error

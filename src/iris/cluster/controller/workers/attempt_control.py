@@ -119,8 +119,9 @@ class AttemptControl:
         hosts: Sequence[str],
         meeting: GangRendezvous | None = None,
     ) -> cluster_pb2.Worker.RunTasksResponse | None:
-        """Start attempts on one worker, and return the worker's answer. Return None if the worker refuses the attempts,
-        or if all attempts have ended before the call.
+        """Start attempts on one worker, and return the worker's answer. Return None if no attempt was started, because
+        the worker refuses the attempts or has another Python than the callable needs, or because all attempts have
+        ended.
         """
         job, is_live = record.job, record.job.is_attempt_live
         worker = await self._fleet.registered(
@@ -154,7 +155,7 @@ class AttemptControl:
                 worker, job.job_id, starts, request, is_live, self._fleet.calls, set_time_left
             )
         except IrisError as error:
-            self._starts_failed(record, starts, f"worker {worker_id} refused it: {error}")
+            self._starts_failed(record, starts, f"worker {worker_id} refused the attempt: {error}")
             return None
 
     def _starts_failed(self, record: JobRecord, starts: Sequence[StartAttempt], error: str) -> None:

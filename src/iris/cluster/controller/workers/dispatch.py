@@ -150,7 +150,7 @@ async def start_attempts(
         before_try: A function that updates the request before each call.
 
     Returns:
-        The worker's answer; None if the attempts ended before the worker answered.
+        The worker's answer; None if the attempts ended, or the worker died, before the worker answered.
 
     Raises:
         IrisError: The worker refuses the attempts.
@@ -212,13 +212,14 @@ async def forget_job(worker: WorkerRecord, job: Job, bundle_hash: str, calls: Wo
         async with calls.turn(worker):
             await call_async(worker.stub.forget_job, request, peer)
     except IrisError as error:
-        _log.warning("a removed job stays on a worker: %s", error)
+        _log.warning("the files of a removed job stay on a worker for now: %s", error)
 
 
 async def stop_attempt(
     worker: WorkerRecord, job_id: str, stop: StopAttempt, still_live: StillLive, calls: WorkerCalls
 ) -> bool:
-    """Call a worker to stop an attempt. The call is repeated until the worker answers or the attempt has ended.
+    """Call a worker to stop an attempt. The call is repeated until the worker answers or dies, or the attempt has
+    ended.
 
     Returns:
         False if the worker does not know the attempt, and therefore will not report the attempt's end. Otherwise True.

@@ -53,10 +53,10 @@ LoseAttempts = Callable[[Callable[[TaskAttempt], bool], str, FailureCode], list[
 
 
 class Fleet:
-    """The registered workers. No other code changes the worker records.
+    """The registered workers. No other code changes the worker records, except their attribute `starting`.
 
     Args:
-        lease_s: The number of seconds for which a worker may be silent before the worker is declared lost.
+        lease_s: The length of the leases that this controller grants, in seconds.
         store: The database, which contains the fences and the lease of an earlier controller. The fleet only reads the
             store.
         saver: The object that saves which processes are fenced, and the length of the longest lease.
@@ -64,8 +64,8 @@ class Fleet:
         http_client: The HTTP client that makes the calls to workers; None uses connectrpc's own client.
         lose_attempts: A function that ends the attempts of a lost worker.
         limits: The object that limits the number of workers.
-        shortage_changed: A function that is called when a worker reports a new shortage, or reports that its shortage
-            is over.
+        shortage_changed: A function that is called when a worker begins to report a shortage, or reports that it lacks
+            nothing any more.
 
     Attributes:
         workers: The registered workers, by id. Other parts of the controller only read this mapping.
@@ -126,7 +126,7 @@ class Fleet:
 
         Raises:
             InvalidArgumentError: The request is malformed.
-            ResourceExhaustedError: The cluster has too many workers.
+            ResourceExhaustedError: The request is too large, or the cluster has too many workers.
         """
         check_worker(request)
         answer = RegisterWorkerResponse(version=versions.VERSION)
@@ -174,7 +174,7 @@ class Fleet:
         return MissingWorker(worker_id, MissingKind.STARTING)
 
     def identity_of(self, worker_id: str) -> WorkerIdentity:
-        """Return the identity of the process that has registered as a worker."""
+        """Return the identity of the process that has registered as a worker. The worker must have registered."""
         return self.workers[worker_id].identity
 
     def _accept(self, request: cluster_pb2.Controller.RegisterWorkerRequest) -> None:
@@ -315,7 +315,7 @@ class Fleet:
         """End the attempts of lost workers, and fence the processes of these workers.
 
         Args:
-            is_lost: Whether an attempt was lost with its worker.
+            is_lost: A function that returns whether an attempt was lost with its worker.
             why: Why the worker counts as lost. The error of each attempt contains this text.
             failure: The code of `why`.
         """

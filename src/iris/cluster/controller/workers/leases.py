@@ -22,10 +22,11 @@ class LeaseWatch:
 
     Args:
         fleet: The object that knows all workers of the cluster.
-        lease_s: The number of seconds for which a worker may be silent before the worker is declared lost.
+        lease_s: The length of the leases that this controller grants, in seconds. The watch checks all workers at least
+            eight times within this time.
 
     Attributes:
-        workers_lost: How many workers were declared lost since the start of the controller.
+        workers_lost: How many registered workers were declared lost since the start of the controller.
     """
 
     def __init__(self, fleet: Fleet, lease_s: float) -> None:

@@ -76,8 +76,12 @@ class WorkerReports:
     async def report_states(
         self, request: cluster_pb2.Controller.ReportTaskStatesRequest
     ) -> cluster_pb2.Controller.ReportTaskStatesResponse:
-        """Apply a worker's reports, and return once the resulting changes are saved. The answer names the reported
-        attempts that the controller has already recorded as ended. The worker has to stop these attempts.
+        """Apply a worker's reports, and return once the resulting changes are saved. The answer names the running
+        attempts in the reports that are not live on this worker for the controller, for example because their job has
+        ended. The worker has to stop these attempts.
+
+        Raises:
+            IrisError: The changes cannot be saved now. The worker has to report again.
         """
         answer = cluster_pb2.Controller.ReportTaskStatesResponse()
         answer.revocations, revoked = self._authority.revocations(request.revocations)
@@ -94,7 +98,13 @@ class WorkerReports:
         return answer
 
     async def report_state(self, report: Report) -> None:
-        """Apply the report about one attempt, and return once the resulting changes are saved."""
+        """Apply the report about one attempt, and return once the resulting changes are saved.
+
+        Raises:
+            InvalidArgumentError: The task id is malformed.
+            NotFoundError: There is no such job or task.
+            IrisError: The changes cannot be saved now. The worker has to report again.
+        """
         job_id, task_index = parse_task_id(report.task_id)
         (await self._jobs.find(job_id)).check_index(task_index)
         self._apply(job_id, [report])

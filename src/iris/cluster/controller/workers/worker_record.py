@@ -43,7 +43,7 @@ class WorkerLimits:
 
 @dataclass(slots=True, eq=False)
 class WorkerRecord:
-    """A registered worker. Only `Fleet` changes a record.
+    """A registered worker. Only `Fleet` changes a record, except `starting`, which `dispatch.start_attempts` changes.
 
     Attributes:
         identity: The id of the worker, and the address and the incarnation of its process.
@@ -59,7 +59,8 @@ class WorkerRecord:
             register.
         visible_devices: If the worker serves only one slot, the CUDA names of the slot's devices. Otherwise empty.
         starting: The attempts that the worker was asked to start, and about which the worker has not answered yet. Each
-            key is a job id, task index and attempt id. Each value is an event that is set when the worker has answered.
+            key is a job id, task index and attempt id. Each value is an event that is set when the worker has answered,
+            or when the controller has stopped asking.
     """
 
     identity: WorkerIdentity
