@@ -58,7 +58,7 @@ class ResourceSpec:
         gpu: The number of devices. The task finds its devices in `CUDA_VISIBLE_DEVICES`.
 
     Raises:
-        InvalidArgumentError: (a `ValueError`) An amount is negative, or has more decimals than its resource allows.
+        InvalidArgumentError: (a `ValueError`) An amount is not valid, for example negative, or a text of another form.
     """
 
     cpu: float | str | None = None
