@@ -26,7 +26,7 @@ from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import LocalServer
-from iris.cluster.controller.storage.store import Store
+from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.controller.submission.headroom import DESCRIPTOR_HEADROOM, DISK_HEADROOM_BYTES
 from iris.errors import ControllerUnreachableError, ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
@@ -225,6 +225,16 @@ def test_failed_process_start_for_lack_of_resources_is_charged_to_the_worker(tmp
         finally:
             process.terminate()
             process.wait()
+
+
+def test_write_that_does_not_fit_on_the_disk_reports_a_full_disk(tmp_path: Path) -> None:
+    with _mounted(tmp_path, "size=4m"), contextlib.closing(Store(tmp_path / "db" / "x.db")) as store:
+        changes = Changes().add_rows("INSERT INTO bundles VALUES (?, ?)", [("hash", b"x" * 8 * MIB)])
+        with pytest.raises(ResourceExhaustedError, match="database or disk is full"):
+            store.write(changes)
+        assert not store.has_bundle("hash")
+        store.write(Changes().set_lease(7.0))
+        assert store.load_lease() == 7.0
 
 
 def fill_inodes(disk: Path) -> Path:

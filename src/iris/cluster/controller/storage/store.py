@@ -470,7 +470,9 @@ class Store:
                 try:
                     yield db
                 except BaseException:
-                    db.execute("ROLLBACK")
+                    # On a full disk, SQLite has already undone the transaction, and a rollback would hide the error.
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
                     raise
                 failpoint("store.commit.before")
                 db.execute("COMMIT")
