@@ -26,8 +26,11 @@ from support.waiting import wait_until
 
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.client.server_process import LocalServer
+from iris.cluster.controller.logs.folding import Foldable, FoldedLogs
 from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.controller.submission.headroom import DESCRIPTOR_HEADROOM, DISK_HEADROOM_BYTES
+from iris.cluster.logs.directories import LogDirectories
+from iris.cluster.logs.log_writer import LogWriter
 from iris.errors import ControllerUnreachableError, ResourceExhaustedError
 from iris.rpc import cluster_pb2 as pb
 
@@ -235,6 +238,23 @@ def test_write_that_does_not_fit_on_the_disk_reports_a_full_disk(tmp_path: Path)
         assert not store.has_bundle("hash")
         store.write(Changes().set_lease(7.0))
         assert store.load_lease() == 7.0
+
+
+def test_fold_that_does_not_fit_on_the_disk_reports_a_full_disk_and_keeps_the_logs(tmp_path: Path) -> None:
+    names = [f"job{number}/0" for number in range(4)]
+    with _mounted(tmp_path, "size=6m"):
+        logs = FoldedLogs(LogDirectories(tmp_path / "logs"))
+        for name in names:
+            with contextlib.closing(LogWriter(tmp_path / "logs" / name)) as writer:
+                writer.append("stdout", b"x" * (MIB - 1) + b"\n", 1)
+        foldable = [Foldable(name, MIB, 1, "") for name in names]
+        with contextlib.closing(logs):
+            with pytest.raises(OSError, match="database or disk is full"):
+                logs.fold(foldable)
+            assert logs.total_bytes() == 0
+            assert all((tmp_path / "logs" / name).exists() for name in names)
+            logs.fold(foldable[:1])
+            assert logs.total_bytes() > MIB
 
 
 def fill_inodes(disk: Path) -> Path:

@@ -270,10 +270,13 @@ class FoldedLogs:
             database.execute("BEGIN IMMEDIATE")
             try:
                 yield database
+                database.execute("COMMIT")
             except BaseException:
-                database.execute("ROLLBACK")
+                # On a full disk, SQLite has already undone the transaction, and a rollback would hide the error. If
+                # another connection has blocked the commit, the transaction is still open, and no other could begin.
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
                 raise
-            database.execute("COMMIT")
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None or not self._path.exists():
