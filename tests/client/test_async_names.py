@@ -81,6 +81,8 @@ OTHER_DOCUMENTATION = {
     "AsyncIrisClient.local": "the cluster starts later",
     "AsyncIrisClient.remote": "the transports of async clients differ",
     "AsyncIrisClient.close": "there are no threads and no forked processes",
+    "AsyncIrisClient.map": "iterating submits the job and raises the errors",
+    "AsyncIrisClient.starmap": "iterating submits the job and raises the errors",
     "AsyncIrisClient.stream_task_logs": "iterating raises the errors",
     "AsyncIrisClient.stream_job_logs": "iterating raises the errors",
     "AsyncTreeLogStream.close": "a task waits instead of a thread",

@@ -72,8 +72,8 @@ class IrisClient(
 
     A client is a context manager. Several threads may use it, and so may child processes after `os.fork()`.
 
-    A call in a running asyncio loop works and blocks the loop. The first such call of a process gives a
-    `BlockingCallWarning`.
+    A call in a running asyncio loop works and blocks the loop. Outside a notebook, the first such call of a process
+    gives a `BlockingCallWarning`.
 
     Every error is a class of `iris.errors`. The description of a method lists only the errors with a special meaning
     for this method. In addition, every method can raise `ControllerUnreachableError`, `UnauthenticatedError`,
@@ -119,9 +119,11 @@ class IrisClient(
                 followed. Default: the token of the context, if a context names the cluster. Otherwise the environment
                 variable `IRIS_TOKEN`, which Iris sets inside each job. If it is not set, the token that `iris up` has
                 stored for the same user on this machine, or the token of the context with the same address.
-            ca: For https: a PEM file with the certificates to trust, instead of the public ones. Default: `IRIS_CA`.
+            ca: For https: a PEM file with the certificates to trust, instead of the public ones. Default: the file of
+                the context, if a context names the cluster; otherwise `IRIS_CA`. If neither `IRIS_CA` nor `IRIS_CERT`
+                is set: the files that `iris up` or a context on this machine has for the address.
             cert: For a cluster that requires client certificates: a PEM file with the client's certificate and key, or
-                a pair of two files. Default: `IRIS_CERT` and `IRIS_CERT_KEY`.
+                a pair of two files. Default: as for `ca`, with `IRIS_CERT` and `IRIS_CERT_KEY`.
             http2: True: require HTTP/2 of the controller, also without TLS. False: use HTTP/1.1. Default: use HTTP/2 if
                 the extra [http2] is installed and the server offers HTTP/2 over TLS, and otherwise HTTP/1.1.
             transport: A transport of httpx that sends all requests of this client, for example
@@ -249,7 +251,7 @@ class IrisClient(
             name: The name of the job. If this program runs outside a job, the name is also the job's id. The name must
                 not contain `/` or invisible characters; docs/reference/names.md has the rule. Default: the entrypoint's
                 name and a random suffix.
-            replicas: The number of tasks.
+            replicas: The number of tasks, from 1 to 10,000.
             inputs: A list of texts for a command. The job gets one task for each text. The text replaces `{}` in each
                 word of the task's command, and is in the variable `IRIS_INPUT`. Needs `coscheduled=False`, and no
                 `replicas`. To call a function for each input, use `map`.
@@ -264,8 +266,8 @@ class IrisClient(
             ports: Names of ports. Each task gets one free port for each name, in `IRIS_PORT_<NAME>`.
             workspace: A folder to send with the job. Each task starts in a copy of it. Files that git ignores are not
                 sent, nor are links that lead out of the folder, sockets, and files that you may not read.
-            working_directory: A directory on the worker's machine in which the tasks start. Default: a new directory
-                for each attempt. `workspace` and `working_directory` are mutually exclusive.
+            working_directory: The absolute path of a directory on the worker's machine, in which the tasks start.
+                Default: a new directory for each attempt. `workspace` and `working_directory` are mutually exclusive.
             after: The jobs for which the job waits before it is queued: `Job` handles or ids. A list waits for the
                 success of all jobs. A mapping has a condition for each job: `"ok"` waits for the job's success, `"any"`
                 for its end. If a job with the condition `"ok"` does not succeed, the new job ends as UNSCHEDULABLE.
@@ -286,7 +288,8 @@ class IrisClient(
             retry_on: Exit codes, from 1 to 255. If given, only a failure with one of these codes is retried. 128 + n is
                 the code of a process that signal n has killed. Needs `max_retries_failure`.
             fail_on: Exit codes after which a failed task is never retried. Needs `max_retries_failure`.
-            scheduling_timeout: How many seconds the job may wait for machines. At most 68 years, rounded up to whole
+            scheduling_timeout: How many seconds a gang may wait in the queue before the job ends as UNSCHEDULABLE. A
+                retry waits anew. An independent task is a gang of its own. At most 68 years, rounded up to whole
                 seconds. 0, None and `math.inf` set no limit.
             timeout: How many seconds one attempt may run. Accepts the same values as `scheduling_timeout`.
             job_timeout: How many seconds the whole job may take from now on, waiting and retries included. 0: no limit.
@@ -323,12 +326,15 @@ class IrisClient(
                 Default: the environment and umask of the worker, and no standard input.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) An argument is invalid. Nothing was sent.
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. No job was submitted.
             EntrypointError: The callable cannot be pickled. The message contains the reason.
             AlreadyExistsError: Another job has this name, and `if_exists` is `"error"`.
-            FailedPreconditionError: The job that should be replaced has not ended.
+            FailedPreconditionError: The job that should be replaced has not ended, or a file of the workspace cannot
+                be read.
             NotFoundError: A job in `after` does not exist.
-            ResourceExhaustedError: The workspace or the callable is too large.
+            ResourceExhaustedError: The workspace or the callable is too large, a quota is used up, or the controller
+                has too little disk space.
+            UnimplementedError: The controller has an older release of Iris that does not know one of the arguments.
         """
         entry = entrypoint_of(entrypoint, args, kwargs)
         request = new_request(entry, name, ResourceSpec.given(resources), replicas)

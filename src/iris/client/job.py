@@ -147,8 +147,8 @@ class Task(TaskFileMethods, TaskInspectMethods, TaskExecMethods):
 
     @property
     def state(self) -> TaskState:
-        """The current state of the task. It can be compared with a name: `task.state == "SUCCEEDED"`. Each access to
-        this attribute calls the controller.
+        """The current state of the task. Each time the value is read, the client calls the controller. The value can be
+        compared with a name, such as `"SUCCEEDED"`.
 
         Raises:
             NotFoundError: There is no such task.
@@ -159,7 +159,7 @@ class Task(TaskFileMethods, TaskInspectMethods, TaskExecMethods):
     @property
     def exit_code(self) -> int | None:
         """The exit code of the newest attempt. 128 + n stands for signal n. None if the task has not ended, or if its
-        process never started. Each access to this attribute calls the controller.
+        process never started. Each time the value is read, the client calls the controller.
 
         Raises:
             NotFoundError: There is no such task.
@@ -208,8 +208,8 @@ class Task(TaskFileMethods, TaskInspectMethods, TaskExecMethods):
 
         Raises:
             ResultError: The task has not succeeded, the value could not be sent, or `loads` failed. The message gives
-                the reason.
-                If the callable raised an exception, `__cause__` is the return value of `exception`.
+                the reason. If the callable raised an exception, `__cause__` is the return value of `exception`.
+            NotFoundError: There is no such task.
             TimeoutError: The task has not ended within a `timeout` above 0.
         """
         check_callable("loads", loads)
@@ -279,8 +279,8 @@ class Job(JobFileMethods, JobInspectMethods):
 
     @property
     def state(self) -> JobState:
-        """The current state of the job. It can be compared with a name: `job.state == "SUCCEEDED"`. Each access to this
-        attribute calls the controller.
+        """The current state of the job. Each time the value is read, the client calls the controller. The value can be
+        compared with a name, such as `"SUCCEEDED"`.
 
         Raises:
             NotFoundError: There is no such job.
@@ -291,7 +291,7 @@ class Job(JobFileMethods, JobInspectMethods):
     @property
     def exit_code(self) -> int | None:
         """The exit code of the first task that failed, or 0 if the job has succeeded. 128 + n stands for signal n. None
-        if the job has not ended, or has no exit code. Each access to this attribute calls the controller.
+        if the job has not ended, or has no exit code. Each time the value is read, the client calls the controller.
 
         Raises:
             NotFoundError: There is no such job.

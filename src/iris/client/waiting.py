@@ -41,7 +41,8 @@ class Wait:
         longest_pause_s: The longest pause between two tries while the controller does not answer.
         shown_task: The index of the task whose lines are printed, or None if no lines are printed.
         names_other_tasks: Whether a notice says that the lines of other tasks are not printed.
-        progress: Whether the progress is shown. If None, it is shown on a terminal and in a notebook.
+        progress: Whether the progress is shown. If None, it is shown on a terminal and in a notebook. Always False if
+            lines are printed.
     """
 
     job_id: str

@@ -15,7 +15,7 @@ from iris.rpc import cluster_pb2
 
 
 class AsyncEndpointMethods:
-    """The methods of `AsyncIrisClient` about endpoints.
+    """The methods of `AsyncIrisClient` about endpoints and ports of tasks.
 
     Args:
         cluster: The low-level client of the cluster.
@@ -36,7 +36,7 @@ class AsyncEndpointMethods:
             metadata: Values that a lookup of the endpoint returns besides the address.
 
         Raises:
-            AlreadyExistsError: Another job has registered the name.
+            AlreadyExistsError: Another job, or a program outside of jobs, has registered the name.
         """
         parent = parent_job(await self.cluster.token(), self.cluster.controller_address)
         return await self.cluster.register_endpoint(name, address, parent.job_id if parent else "", metadata)
@@ -90,7 +90,7 @@ class AsyncEndpointMethods:
         only.
 
         Args:
-            job_id: The job: its id, or a `Job`.
+            job_id: The job: its id, or its `AsyncJob` handle.
             port: The number of a port on which the task listens, or the name of a port that the job has requested with
                 `ports`.
             task_index: The index of the task.
@@ -102,8 +102,9 @@ class AsyncEndpointMethods:
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
-            NotFoundError: (at the beginning of the block) There is no such job or task.
-            PermissionDeniedError: (at the beginning of the block) The job belongs to another user.
+            NotFoundError: (at the beginning of the block) There is no such job or task. If the task already runs, also:
+                the job has not requested a port with the name in `port`.
+            PermissionDeniedError: (at the beginning of the block) You are neither the owner of the job nor an admin.
             FailedPreconditionError: (at the beginning of the block) The task has ended, the local port is not free, or
                 the cluster forwards no ports.
         """

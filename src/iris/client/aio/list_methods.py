@@ -169,7 +169,7 @@ class AsyncListMethods:
         removed before they were read. The cluster keeps the newest 100,000 events (`iris up --keep-events`).
 
         Args:
-            job_id: Only events of this job (its id, or a `Job`) and of its child jobs. None: all events.
+            job_id: Only events of this job (its id, or its `AsyncJob` handle) and of its child jobs. None: all events.
             kinds: Only events of these kinds, for example `["job.failed", "worker.*"]`. Empty: all kinds.
             since_ms: Only events from this time on, in milliseconds since the epoch. 0: all events.
             cursor: The `cursor` of an earlier event. Only later events are yielded. None: all events.
@@ -206,9 +206,11 @@ class AsyncListMethods:
     ) -> cluster_pb2.UsageSeries:
         """Return the CPU, memory and GPUs that a job or one of its tasks has used over time.
 
-        Workers measure their tasks about every two seconds. A series has at most 240 points. One point stands for 2 s
-        if the task has run for up to 8 minutes, and for a longer time otherwise. The cluster keeps the series after the
-        end of the job, until the job is removed.
+        Workers measure their tasks about every two seconds. The series of a whole task has at most 240 points. One
+        point stands for 2 s if the task has run for up to 8 minutes, and for a longer time otherwise. In a job of more
+        than 1,000 tasks, the series of a task has fewer points, but at least 60. The cluster keeps the series until the
+        job is removed. If the stored series of all jobs are larger than 256 MiB, the series of the oldest ended jobs
+        are removed earlier.
 
         Args:
             job_id: The job: its id, or its `AsyncJob` handle.
@@ -220,8 +222,9 @@ class AsyncListMethods:
 
         Returns:
             The series, as a `cluster_pb2.UsageSeries`: `times_ms`, `cpu_millicores` (1000 for one core), `memory_mb`,
-            `gpu_percent` (100 for one GPU) and `gpu_memory_mb` are lists with one item for each point. The lists are
-            empty if nothing was measured.
+            `gpu_percent` (100 for one GPU) and `gpu_memory_mb` are lists with one item for each point, and `step_ms` is
+            the time for which one point stands. The lists are empty if nothing was measured, and the two lists about
+            GPUs are also empty if no GPU was used.
 
         Raises:
             NotFoundError: There is no such job or task.

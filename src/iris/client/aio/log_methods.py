@@ -111,7 +111,8 @@ class AsyncLogMethods:
                 the line is finished.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) An argument is invalid, or the cursor belongs to another job or task.
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. Iterating raises this error if the cursor
+                belongs to another job or task.
             NotFoundError: There is no such job, task or attempt. Iterating raises this error.
             ControllerUnreachableError, WorkerUnreachableError: The server has not answered for `patience_s`. Iterating
                 raises these errors.
@@ -170,7 +171,8 @@ class AsyncLogMethods:
             sources, regex, route, patience_s, on_notice, partial: `stream_task_logs` documents these arguments.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) An argument is invalid, or the cursor belongs to another job.
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. Iterating raises this error if the cursor
+                belongs to another job.
             NotFoundError: There is no such job, task or attempt. Iterating raises this error.
             ControllerUnreachableError, WorkerUnreachableError: The server has not answered for `patience_s`. Iterating
                 raises these errors.

@@ -57,7 +57,7 @@ def check_size(size: object) -> Size:
     """Return the size of a terminal: its rows and columns.
 
     Raises:
-        InvalidArgumentError: The size of the terminal is not a pair of numbers.
+        InvalidArgumentError: The size of the terminal is not a pair of numbers from 1 to 10,000.
     """
     if not isinstance(size, tuple) or len(size) != 2:
         refuse("size", "a tuple of the rows and the columns, such as (24, 80)", size)
@@ -69,10 +69,15 @@ def check_size(size: object) -> Size:
 
 
 def check_bytes(name: str, value: object, *, none: str = "") -> bytes:
-    """Return bytes.
+    """Return an argument as `bytes`. A `bytearray` and a `memoryview` are accepted, too.
+
+    Args:
+        name: The argument's name.
+        value: The given value.
+        none: What the value None means, as words for the error's text. An empty string if None is not accepted.
 
     Raises:
-        InvalidArgumentError: The value has another type than `bytes`.
+        InvalidArgumentError: The value has another type.
     """
     if not isinstance(value, bytes | bytearray | memoryview):
         advice = "text.encode() turns text into bytes" if isinstance(value, str) else ""

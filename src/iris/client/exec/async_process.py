@@ -135,7 +135,7 @@ class AsyncExecProcess:
             signal: The number of the signal, for example `signal.SIGINT`.
 
         Raises:
-            InvalidArgumentError: There is no such signal.
+            InvalidArgumentError: `signal` is not a number from 1 to 64.
         """
         self._open_session().send_signal(check_signal(signal))
 
@@ -173,7 +173,8 @@ class AsyncExecProcess:
 
         Raises:
             InvalidArgumentError: `input` is not bytes.
-            FailedPreconditionError: The command was started without input, or the input was closed.
+            FailedPreconditionError: `input` has bytes, but the command was started without input, or the input was
+                closed.
             DeadlineExceededError: (a `TimeoutError`) The command has not ended within `timeout`.
             UnavailableError: How the command ended is unknown; see `wait`.
         """

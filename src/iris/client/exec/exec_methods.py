@@ -55,7 +55,7 @@ class ExecMethods:
         command runs.
 
         Args:
-            job_id: The job: its id, or a `Job`.
+            job_id: The job: its id, or its `Job` handle.
             command: The command, as a list of words. Use `["sh", "-c", "…"]` for a shell's command line.
             task_index: The index of the task.
             stdin: The bytes of the standard input. None: the command reads from /dev/null.
@@ -68,7 +68,7 @@ class ExecMethods:
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
             NotFoundError: There is no such job or task.
-            PermissionDeniedError: The job belongs to another user.
+            PermissionDeniedError: You are neither the owner of the job nor an admin.
             FailedPreconditionError: The task has ended, or the cluster was started with `--no-exec`.
             ResourceExhaustedError: Users run too many commands in the task.
             DeadlineExceededError: (a `TimeoutError`) The command has not started or has not ended within `timeout`.
@@ -110,7 +110,7 @@ class ExecMethods:
         command without input or with known input.
 
         Args:
-            job_id: The job: its id, or a `Job`.
+            job_id: The job: its id, or its `Job` handle.
             command: The command, as a list of words. Use `["sh", "-c", "…"]` for a shell's command line.
             task_index: The index of the task.
             stdin: Whether `write` sends standard input. False: the command reads from /dev/null.
@@ -124,7 +124,7 @@ class ExecMethods:
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
             NotFoundError: (at the beginning of the block) There is no such job or task.
-            PermissionDeniedError: (at the beginning of the block) The job belongs to another user.
+            PermissionDeniedError: (at the beginning of the block) You are neither the owner of the job nor an admin.
             FailedPreconditionError: (at the beginning of the block) The task has ended, or the cluster was started with
                 `--no-exec`.
             ResourceExhaustedError: (at the beginning of the block) Users run too many commands in the task.

@@ -43,9 +43,9 @@ class ExecOutput:
 class ExecProcess:
     """A command in a task. `IrisClient.open_exec` makes it.
 
-    The process is a context manager. The command starts at the beginning of the block. If it still runs
-    at the end of the block, it gets SIGHUP, and SIGKILL 5 s later. A lost connection to the controller delays the
-    command's streams, but loses none of their bytes.
+    The process is a context manager. The command starts at the beginning of the block. If it still runs at the end of
+    the block, it gets SIGHUP, and SIGKILL 5 s later. A lost connection to the controller delays the command's streams,
+    but loses none of their bytes.
 
     Attributes:
         stdout: The standard output. With a terminal, also the error output. The command waits when about 5 MiB have not
@@ -113,7 +113,7 @@ class ExecProcess:
             signal: The number of the signal, for example `signal.SIGINT`.
 
         Raises:
-            InvalidArgumentError: There is no such signal.
+            InvalidArgumentError: `signal` is not a number from 1 to 64.
         """
         loop, process = self._opened()
         loop.call(process.send_signal(signal))
@@ -154,7 +154,8 @@ class ExecProcess:
 
         Raises:
             InvalidArgumentError: `input` is not bytes.
-            FailedPreconditionError: The command was started without input, or the input was closed.
+            FailedPreconditionError: `input` has bytes, but the command was started without input, or the input was
+                closed.
             DeadlineExceededError: (a `TimeoutError`) The command has not ended within `timeout`.
             UnavailableError: How the command ended is unknown; see `wait`.
         """

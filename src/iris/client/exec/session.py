@@ -66,7 +66,8 @@ class ExecSession:
         on_note: A function that is called with each message for the user.
 
     Attributes:
-        started: An event that is set when the command has started, or when its start has failed.
+        started: An event that is set when the worker has reported the start or the end of the command. If the worker
+            cannot start the command, it reports the end with an exit code from 125 to 127.
     """
 
     def __init__(
@@ -117,7 +118,9 @@ class ExecSession:
             ResourceExhaustedError: Users run too many commands in the task.
             UnavailableError: How the command ended is unknown, because its worker or its session is gone
                 (`EXEC_LOST`), or because the cluster does not answer.
-            IrisError: The job is unknown, or the caller may not run commands in it.
+            NotFoundError: There is no such job or task.
+            PermissionDeniedError: The caller is neither the owner of the job nor an admin.
+            UnimplementedError: The cluster has an older release of Iris.
         """
         tunnel = asyncio.create_task(self._tunnel.run())
         talk = asyncio.create_task(self._talk())

@@ -1,1 +1,3 @@
-"""Copies files from and to tasks, and reads the outputs of jobs. The sync and the async client import this package."""
+"""Copies files from and to tasks, and reads the outputs of jobs. Both clients and the command line import this
+package.
+"""

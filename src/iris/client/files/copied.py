@@ -9,7 +9,8 @@ from pathlib import Path
 from iris.arguments import check_callable
 
 OnProgress = Callable[[int, int], None]
-# A block of a file that changes during the copy has a wrong hash. Such a block is copied at most this many times.
+# If a file changes during the copy, the hash of a copied block or of the whole file is wrong. A block and a file are
+# copied at most this many times.
 MAX_TRIES = 3
 
 

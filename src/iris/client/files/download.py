@@ -36,7 +36,8 @@ def download(route: AttemptRoute, path: str, to: Path | BinaryIO, progress: Prog
     1. List the file, or a page of the files in the directory.
     2. Copy each file in parts, under another name. Compare the hash after each block of 64 MiB and at the end, and copy
        a block again if its hash is wrong. A lost connection only repeats the call for one part.
-    3. Give the complete file its name, permissions and time. 4. Continue with the next page of the directory.
+    3. Give the complete file its name, permissions and time.
+    4. Continue with the next page of the directory.
 
     Args:
         route: The object that sends the calls for the files of the attempt to a server.
@@ -208,8 +209,8 @@ class _FileCopy:
     def _read(
         self, offset: int, size: int, *, hash_only: bool = False, with_hash: bool = False
     ) -> Operation[cluster_pb2.ReadTaskFileResponse | None]:
-        """Read a part of the file on the worker, and return the answer. Return None if the path now names another file
-        than at the last call.
+        """Read a part of the file from the worker or the controller, and return the answer. Return None if the path now
+        names another file than at the last call.
         """
         request = cluster_pb2.ReadTaskFileRequest(
             path=self._file.path, offset=offset, max_bytes=size, hash_only=hash_only, with_hash=with_hash

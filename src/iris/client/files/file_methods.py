@@ -34,9 +34,11 @@ class FileMethods:
     ) -> Copied:
         """Copy a file or a directory from a task to this machine.
 
-        The files are read from the working directory of the attempt. The copies get the permissions and times of the
-        files. If the task appends to a file during the copy, the copy ends at the size that the file had at the
-        beginning. Each copy is written under a temporary name, and renamed when it is complete and its hash is right.
+        The files are read from the working directory of the attempt. After the end of the attempt, this directory may
+        be removed, and only the stored outputs of the attempt stay readable (argument `outputs` of `run`). The copies
+        get the permissions and times of the files. If the task appends to a file during the copy, the copy ends at the
+        size that the file had at the beginning. Each copy is written under a temporary name, and renamed when it is
+        complete and its hash is right.
 
         Args:
             task_id: `"{job_id}/task-{index}"`, or the task's `Task` handle.
@@ -55,10 +57,11 @@ class FileMethods:
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
-            NotFoundError: There is no such job, task, attempt or file.
+            NotFoundError: There is no such job, task, attempt or file, or the files are gone with their worker.
             FailedPreconditionError: The task has not started yet. A path leads out of the working directory. A local
                 file cannot be written.
             DataLossError: The file changed each time while it was copied.
+            PermissionDeniedError: The file is a memory profile, and you are neither the owner of the job nor an admin.
             WorkerUnreachableError, ControllerUnreachableError: No server has answered for `patience_s`.
         """
         reachable = self.cluster.connection.reachable
@@ -99,7 +102,7 @@ class FileMethods:
             FailedPreconditionError: The task does not run. A path leads out of the working directory. A local file
                 cannot be read.
             ResourceExhaustedError: The disk of the worker is nearly full.
-            PermissionDeniedError: The job belongs to another user.
+            PermissionDeniedError: You are neither the owner of the job nor an admin.
             WorkerUnreachableError, ControllerUnreachableError: No server has answered for `patience_s`.
         """
         reachable = self.cluster.connection.reachable

@@ -63,10 +63,11 @@ class InspectMethods:
         Args:
             job_id: The job: its id, or its `Job` handle.
             task_index: The task. Default: all tasks.
-            duration_s: How long to sample, in whole seconds, from 1.
+            duration_s: How long to sample, in whole seconds, from 1 to 86,400 (a day).
             rate: The samples per second of each process, from 1 to 1000.
             idle: Whether to count the samples of threads that wait.
-            on_progress: A function that is called as `on_progress(done_s, duration_s)` about every two seconds.
+            on_progress: A function that is called as `on_progress(done_s, duration_s)` about every two seconds, with
+                whole seconds.
 
         Returns:
             The profile. `print(profile)` shows the most frequent functions.

@@ -60,7 +60,7 @@ class Profile:
 
     Attributes:
         job_id: The id of the job.
-        seconds: For how long the tasks were sampled.
+        seconds: For how many seconds the tasks were sampled.
         rate: The samples per second of each process.
         stacks: The number of samples of each stack. The outermost frame of a stack is first.
         tasks: The requested tasks, in index order.
@@ -151,7 +151,7 @@ class ProfileSum:
 
     @property
     def seconds(self) -> int:
-        """For how long the tasks were sampled so far."""
+        """For how many seconds the tasks were sampled so far."""
         return self._seconds
 
     def profile(self) -> Profile:

@@ -112,7 +112,7 @@ class TaskStacks:
 
 @dataclass(frozen=True)
 class JobStacks:
-    """The call stacks of all tasks of a job. `str` returns a summary in which identical stacks are merged.
+    """The call stacks of the requested tasks of a job. `str` returns a summary in which identical stacks are merged.
 
     Attributes:
         job_id: The id of the job.

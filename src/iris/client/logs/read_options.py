@@ -35,7 +35,8 @@ LATE_LINES_S = 2.0
 
 
 class LogArguments(TypedDict, total=False):
-    """The keyword arguments that `Task.logs` and `Job.logs` pass on to `IrisClient.stream_task_logs`."""
+    """The keyword arguments that `Task.logs` passes on to `IrisClient.stream_task_logs`, and `Job.logs` to
+    `IrisClient.stream_job_logs`. The handles of the async client accept the same arguments."""
 
     cursor: str | None
     attempt_id: int | None
@@ -50,7 +51,8 @@ class LogArguments(TypedDict, total=False):
 
 
 class TreeLogArguments(TypedDict, total=False):
-    """The keyword arguments that `Job.tree_logs` passes on to `IrisClient.stream_tree_logs`."""
+    """The keyword arguments that `Job.tree_logs` passes on to `IrisClient.stream_tree_logs`. `AsyncJob.tree_logs`
+    accepts the same arguments."""
 
     end_ms: int
     tail: int | None
@@ -68,7 +70,7 @@ class ReadOptions:
     Attributes:
         follow: Whether to wait for future lines.
         filter: The filter that the servers apply. An empty filter passes records unchanged.
-        cursor: The position in the log at which the reader starts. If None, the reader starts at the beginning.
+        cursor: The cursor of the entry after which the reader starts. If None, the reader starts at the beginning.
         attempt_id: The only attempt to read. If None, all attempts are read.
         max_lines: The number of lines after which the stream ends. 0: no limit.
         tail: The number of last lines with which the stream begins. If None, the stream begins with the first line.

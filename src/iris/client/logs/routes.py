@@ -45,8 +45,9 @@ class Routes:
         return self.known_worker_of(task_index, attempt)
 
     def known_worker_of(self, task_index: int, attempt: cluster_pb2.TaskAttempt) -> tuple[str, str] | None:
-        """Return the worker from which to read the log of an attempt, without any call. A worker that was not probed
-        counts as unreachable."""
+        """Return the worker from which to read the log of an attempt, without any call. Return None if the log must be
+        read from the controller. A worker that was not probed counts as unreachable, except with the route `"worker"`,
+        which uses every worker without a probe."""
         worker = (attempt.worker_id, attempt.worker_address)
         if self._route == "worker":
             return worker
@@ -70,12 +71,11 @@ class Routes:
     def refusal(
         self, task_index: int, attempt: cluster_pb2.TaskAttempt, text: str, worker: tuple[str, str] | None
     ) -> IrisError:
-        """Return the error to raise if a server does not have the log of an attempt."""
+        """Return the error to raise if a server does not have the log of an attempt. If a worker does not have the log
+        of an ended attempt, the log is read only from the controller from now on."""
         if worker is None:
             return RefusedError(text)
         if is_task_finished(attempt.state):
-            # The worker does not have the log of an ended attempt. Therefore the client reads this log only from the
-            # controller from now on.
             self.leave_worker(task_index, attempt.attempt_id)
         return NotYetError(text)
 

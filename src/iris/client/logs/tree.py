@@ -55,12 +55,16 @@ def list_tree(job_id: str) -> Operation[list[cluster_pb2.JobStatus]]:
 
 class JobTree(Generic[Source]):
     """The known jobs of a job tree. This object keeps the jobs whose lines were not read yet, and the sources of lines
-    that are not followed yet. `Source` is the type of the iterators over the future lines of a job.
+    that are not followed yet. `Source` is the type of the iterators over the lines of a job.
 
     Args:
-        job_id: The id of the root job.
+        job_id: The id of the job at the top of the tree, which may itself be a child job.
         open_job: A function that returns a source with the existing and future lines of the job with a given id.
         max_followed: At most this many jobs are followed at the same time.
+
+    Attributes:
+        job_id: The id of the job at the top of the tree.
+        known: The jobs that `add` has added, by job id, with their status at that time.
     """
 
     def __init__(self, job_id: str, open_job: Callable[[str], Source], max_followed: int = MAX_FOLLOWED) -> None:

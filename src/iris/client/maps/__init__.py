@@ -1,3 +1,3 @@
-"""Maps a callable over many inputs with one job. Only the sync client uses `map_job.py` and `methods.py`. Both clients
-use the other modules.
+"""Maps a callable over many inputs with one job. The classes in `map_job.py` and `methods.py` belong to the sync
+client. The async client has its own classes, and uses the functions and the other modules of this package.
 """

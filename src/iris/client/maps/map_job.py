@@ -81,6 +81,7 @@ class MapJob:
                 `__cause__` is a `RemoteTraceback`. The job continues with the other inputs.
             ResultError: An input has no value for another reason, for example because it killed the process. The
                 message names the index of the input.
+            NotFoundError: There is no such job.
             TimeoutError: A task has not ended within `timeout` seconds.
         """
         check_callable("loads", loads)
@@ -106,16 +107,16 @@ class MapJob:
 
     @property
     def state(self) -> JobState:
-        """The current state of the job. It can be compared with a name: `mapping.state == "SUCCEEDED"`. Each access to
-        this attribute calls the controller.
+        """The current state of the job. Each time the value is read, the client calls the controller. The value can be
+        compared with a name, such as `"SUCCEEDED"`.
         """
         return self.job.state
 
     def wait(
         self, timeout: float | None = None, *, progress: bool | None = None, raise_on_failure: bool = True
     ) -> cluster_pb2.JobStatus:
-        """Wait for the end of the job, and return its final status. Inputs that failed do not fail the job, unless all
-        inputs failed.
+        """Wait for the end of the job, and return its final status. Inputs that failed do not fail the job. The job
+        fails only if every task fails as a whole, for example because each task runs out of memory.
 
         Args:
             timeout: How many seconds to wait before TimeoutError is raised. None waits forever.
@@ -126,7 +127,7 @@ class MapJob:
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid.
             TimeoutError: The job has not ended within `timeout` seconds.
-            JobFailedError: The job has not succeeded.
+            JobFailedError: The job has not succeeded, and `raise_on_failure` is True.
         """
         return self.job.wait(timeout, progress=progress, raise_on_failure=raise_on_failure)
 

@@ -51,7 +51,8 @@ class MapMethods:
             **options: The options of the job, such as `max_parallel` and `resources`. `submit_map` documents them.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) An argument is invalid. Nothing was sent.
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. No job was submitted. `submit_map` documents
+                further errors of the submission.
             Exception: The function has raised this exception. A note names the index of the input and the input.
             ResultError: An input has no value for another reason, for example because it killed the process.
         """
@@ -110,10 +111,12 @@ class MapMethods:
             job_timeout, scheduling_timeout: `run` documents these arguments.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) An argument is invalid, or `inputs` is empty. Nothing was sent.
+            InvalidArgumentError: (a `ValueError`) An argument is invalid, or `inputs` is empty. No job was submitted.
             EntrypointError: The function or an input cannot be pickled. The message contains the reason.
-            AlreadyExistsError: Another job has this name.
-            ResourceExhaustedError: The function, the inputs or the workspace are too large.
+            AlreadyExistsError: Another job has this name, and is not a map of the same inputs.
+            FailedPreconditionError: A file of the workspace cannot be read.
+            ResourceExhaustedError: The function, the inputs or the workspace are too large, a quota is used up, or the
+                controller has too little disk space.
             UnimplementedError: The controller has an older release of Iris.
         """
         submission = MapSubmission(function, inputs, star, options)

@@ -66,7 +66,7 @@ class MapSubmission:
         function: The callable that gets each input.
         inputs: The inputs of the map.
         star: Whether each input is a tuple of arguments.
-        options: The arguments of `IrisClient.run` for the job.
+        options: The options of `IrisClient.submit_map`, which `MapOptions` lists.
 
     Attributes:
         name: The name that the caller gave to the job, or None if the caller gave none.
@@ -116,6 +116,7 @@ class MapSubmission:
 
         Raises:
             EntrypointError: The callable or an input cannot be pickled.
+            FailedPreconditionError: A file of the workspace cannot be read.
             ResourceExhaustedError: The workspace or the callable is too large.
         """
         from pathlib import Path

@@ -1,1 +1,1 @@
-"""Removes ended jobs. Only `iris.client` and its async counterpart import this package."""
+"""Removes ended jobs. Only `IrisClient` imports this package."""

@@ -1,1 +1,3 @@
-"""Submits earlier jobs again. The sync and the async client import this package."""
+"""Submits earlier jobs again, and jobs whose name may be taken. Both clients and the command line import this
+package.
+"""

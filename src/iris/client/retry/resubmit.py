@@ -31,7 +31,7 @@ def retry_job(
         job_id: The earlier job, by its id or as a `Job`.
         name: The name of the new job. If None, a name is made from the name of the earlier job.
         failed_only: Whether to run only the tasks that have not succeeded.
-        parent: The task in which this program runs, or None outside a job.
+        parent: The task in which this program runs, or None if the new job has no parent job.
     """
     job_id = check_job_id(job_id)
     if name is not None:
@@ -60,8 +60,8 @@ def prepare(submission: LaunchRequest, name: str, parent: JobInfo | None) -> Non
 
 
 def keep_unsuccessful(submission: LaunchRequest, job: cluster_pb2.JobStatus) -> None:
-    """Restrict a submission to the tasks that have not succeeded. A gang keeps all of its tasks. If the earlier job
-    would have failed with all of its tasks, then so does the new job.
+    """Restrict a submission to the tasks that have not succeeded. A gang keeps all of its tasks. If the failure of all
+    its tasks would have failed the earlier job, the failure of all its tasks also fails the new job.
 
     Raises:
         FailedPreconditionError: The job has not ended, or all its tasks have succeeded.
@@ -82,8 +82,8 @@ def keep_unsuccessful(submission: LaunchRequest, job: cluster_pb2.JobStatus) -> 
     # The new job has only some inputs of the earlier map. Therefore `IrisClient.map_job` must not accept it as a map.
     submission.ClearField("inputs_digest")
     submission.resources.replicas = len(chosen)
-    # If all its tasks had failed, the earlier job would have failed. The new job must also fail if all its tasks fail,
-    # so its number of allowed failures is reduced.
+    # The new job must fail if all its tasks fail, as the earlier job would have done. Therefore the number of allowed
+    # failures is reduced.
     if submission.max_task_failures < job.num_tasks:
         submission.max_task_failures = min(submission.max_task_failures, len(chosen) - 1)
 

@@ -49,7 +49,7 @@ class RetryMethods:
         the task's job. The earlier job and its logs stay unchanged.
 
         Args:
-            job_id: The earlier job: its id, or its `Job` handle. The job must belong to this user.
+            job_id: The earlier job: its id, or its `Job` handle.
             name: The name of the new job. Default: the earlier name with a new random suffix.
             failed_only: Whether to run only the tasks that have not succeeded. Each of these tasks sees the same
                 `IRIS_TASK_INDEX` and `IRIS_NUM_TASKS` as in the earlier job, but its task id counts the tasks of the
@@ -60,7 +60,7 @@ class RetryMethods:
             AlreadyExistsError: Another job has this name.
             FailedPreconditionError: The command, callable or workspace of the job is no longer stored. With
                 `failed_only`: the job has not ended, or all its tasks have succeeded.
-            PermissionDeniedError: The job belongs to another user.
+            PermissionDeniedError: You are neither the owner of the earlier job nor an admin.
         """
         parent = parent_job(self.cluster.token(), self.cluster.controller_address)
         operation = retry_job(job_id, name, failed_only, parent)

@@ -55,12 +55,12 @@ class AsyncTreeLogStream(AsyncIterator[LogEntry]):
 
     @property
     def ends(self) -> Mapping[str, Mapping[int, cluster_pb2.LogEnd]]:
-        """The ends of the tasks' logs, by job id and task index. `LogStream.ends` describes them."""
+        """The ends of the tasks' logs, by job id and task index. `AsyncLogStream.ends` describes them."""
         return {job_id: stream.ends for job_id, stream in self._streams.items()}
 
     def batches(self) -> AsyncIterator[Batch]:
         """Return an iterator over batches of lines that arrived together, instead of single lines; see
-        `LogStream.batches`.
+        `AsyncLogStream.batches`.
         """
         return self._batches
 

@@ -83,6 +83,7 @@ class AsyncMapJob:
                 `__cause__` is a `RemoteTraceback`. The job continues with the other inputs.
             ResultError: An input has no value for another reason, for example because it killed the process. The
                 message names the index of the input.
+            NotFoundError: There is no such job.
             TimeoutError: A task has not ended within `timeout` seconds.
         """
         check_callable("loads", loads)
@@ -108,16 +109,16 @@ class AsyncMapJob:
 
     @property
     def state(self) -> Answer[JobState]:
-        """The current state of the job. It can be compared with a name: `mapping.state == "SUCCEEDED"`. Each access to
-        this attribute calls the controller.
+        """The current state of the job. Each time the value is read, the client calls the controller. The value can be
+        compared with a name, such as `"SUCCEEDED"`.
         """
         return self.job.state
 
     async def wait(
         self, timeout: float | None = None, *, progress: bool | None = None, raise_on_failure: bool = True
     ) -> cluster_pb2.JobStatus:
-        """Wait for the end of the job, and return its final status. Inputs that failed do not fail the job, unless all
-        inputs failed.
+        """Wait for the end of the job, and return its final status. Inputs that failed do not fail the job. The job
+        fails only if every task fails as a whole, for example because each task runs out of memory.
 
         Args:
             timeout: How many seconds to wait before TimeoutError is raised. None waits forever.
@@ -128,7 +129,7 @@ class AsyncMapJob:
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid.
             TimeoutError: The job has not ended within `timeout` seconds.
-            JobFailedError: The job has not succeeded.
+            JobFailedError: The job has not succeeded, and `raise_on_failure` is True.
         """
         return await self.job.wait(timeout, progress=progress, raise_on_failure=raise_on_failure)
 

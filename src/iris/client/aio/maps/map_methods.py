@@ -35,8 +35,9 @@ class AsyncMapMethods:
         progress: bool | None = None,
         **options: Unpack[MapOptions],
     ) -> AsyncGenerator[Any]:
-        """Submit a job that calls a function once for each input, and return an iterator over the values that the
-        function returns. The iterator yields the values of a task when the task has ended.
+        """Return an asynchronous iterator over the values that a function returns for each input. The request for the
+        first value submits a job that calls the function once for each input. The iterator yields the values of a task
+        when the task has ended.
 
         The job continues if this program ends early or an input fails. With `submit_map` and a name, another program
         can collect the results.
@@ -53,7 +54,8 @@ class AsyncMapMethods:
             **options: The options of the job, such as `max_parallel` and `resources`. `submit_map` documents them.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) An argument is invalid. Nothing was sent.
+            InvalidArgumentError: (a `ValueError`) An argument is invalid. No job was submitted. Iterating raises this
+                error, and also the other errors of `submit_map`.
             Exception: The function has raised this exception. A note names the index of the input and the input.
             ResultError: An input has no value for another reason, for example because it killed the process.
         """
@@ -69,8 +71,9 @@ class AsyncMapMethods:
         progress: bool | None = None,
         **options: Unpack[MapOptions],
     ) -> AsyncGenerator[Any]:
-        """Submit a job that calls a function once for each tuple of arguments, and return an iterator over the values
-        that the function returns. `map` documents the arguments and errors.
+        """Return an asynchronous iterator over the values that a function returns for each tuple of arguments. The
+        request for the first value submits a job that calls the function once for each tuple. `map` documents the
+        arguments and errors.
 
         Args:
             function: The function that is called with each input.
@@ -112,10 +115,12 @@ class AsyncMapMethods:
             job_timeout, scheduling_timeout: `run` documents these arguments.
 
         Raises:
-            InvalidArgumentError: (a `ValueError`) An argument is invalid, or `inputs` is empty. Nothing was sent.
+            InvalidArgumentError: (a `ValueError`) An argument is invalid, or `inputs` is empty. No job was submitted.
             EntrypointError: The function or an input cannot be pickled. The message contains the reason.
-            AlreadyExistsError: Another job has this name.
-            ResourceExhaustedError: The function, the inputs or the workspace are too large.
+            AlreadyExistsError: Another job has this name, and is not a map of the same inputs.
+            FailedPreconditionError: A file of the workspace cannot be read.
+            ResourceExhaustedError: The function, the inputs or the workspace are too large, a quota is used up, or the
+                controller has too little disk space.
             UnimplementedError: The controller has an older release of Iris.
         """
         submission = MapSubmission(function, inputs, star, options)

@@ -172,10 +172,11 @@ class ThreadDriver(Generic[Server]):
             stream.start()
 
     def wait(self, until: float) -> Arrival | None:
-        """Wait for the next message from a stream, and return it.
+        """Wait for the next message from a stream or from the watch of the job, and return it. Return None if nothing
+        has arrived by `until`, or by the time at which the `Follow` has to act.
 
         Args:
-            until: The time on the monotonic clock at which to return None if nothing has arrived.
+            until: A time on the monotonic clock.
         """
         wake_at = self._follow.wake_at
         end = until if wake_at is None else min(until, wake_at)
