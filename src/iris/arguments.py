@@ -117,6 +117,9 @@ def check_millicores(name: str, value: object, *, none: str = "") -> int:
         name: The argument's name.
         value: The number of cores.
         none: What the value None means, as words for the error's text. An empty string if None is not accepted.
+
+    Raises:
+        InvalidArgumentError: The value is not a number, is out of bounds, or has more than three decimals.
     """
     accepted = f"a number of cores from 0 to {MAX_INT32} with at most three decimals, such as 2, 0.25 or '250m'"
     accepted += _or_none(none)
@@ -238,7 +241,7 @@ def check_text(name: str, value: object, *, empty: bool = True, accepted: str = 
         none: What the value None means, as words for the error's text. An empty string if None is not accepted.
 
     Raises:
-        InvalidArgumentError: The value is not text, or cannot be encoded in UTF-8.
+        InvalidArgumentError: The value is not text, is empty although `empty` is False, or cannot be encoded in UTF-8.
     """
     if not isinstance(value, str):
         refuse(name, accepted + _or_none(none), value)
@@ -266,7 +269,14 @@ def check_utf8(what: str, text: str) -> None:
 def check_choice(name: str, value: object, choices: Sequence[Choice], *, none: str = "") -> Choice:
     """Check that an argument is one of the accepted words, and return it.
 
-    Raises: InvalidArgumentError: The value is not one of the words.
+    Args:
+        name: The argument's name.
+        value: The given value.
+        choices: The accepted words.
+        none: What the value None means, as words for the error's text. An empty string if None is not accepted.
+
+    Raises:
+        InvalidArgumentError: The value is not one of the words.
     """
     for choice in choices:
         if isinstance(value, str) and value == choice:
@@ -329,7 +339,7 @@ def check_items(name: str, value: object, accepted: str) -> tuple[Any, ...]:
         accepted: The accepted values, as words for the error's text.
 
     Raises:
-        InvalidArgumentError: The value has no items, or is text, bytes, a mapping or a set.
+        InvalidArgumentError: The value is not iterable, or is text, bytes, a mapping or a set.
     """
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | memoryview | Mapping | Set):
         try:

@@ -20,7 +20,7 @@ def read_cores(text: str) -> int | float:
     """Return a number of cores, from text such as `"2"`, `"0.25"` or `"250m"`.
 
     Raises:
-        InvalidArgumentError: The text has another form, or is not a whole number of millicores.
+        InvalidArgumentError: The text has another form, is not a whole number of millicores, or is too large.
     """
     match = _CORES.fullmatch(text.strip())
     if match is None:

@@ -4,7 +4,7 @@
     ├── InvalidArgumentError (ValueError)     an argument is invalid: a name, an id, an index, a size
     │   ├── InvalidAddressError               an address is invalid
     │   └── EntrypointError                   a callable or a command cannot be sent to a worker
-    ├── NotFoundError (LookupError)           no such job, task, worker or endpoint
+    ├── NotFoundError (LookupError)           no such job, task, file, endpoint, context or other object
     ├── AlreadyExistsError                    the name is taken
     ├── ResourceExhaustedError                a limit is reached, or a disk or another resource is full
     ├── FailedPreconditionError               the call is valid, but not in the present state
@@ -14,12 +14,12 @@
     ├── DeadlineExceededError (TimeoutError)  no answer in time
     ├── UnavailableError (ConnectionError)    the server does not answer, or the connection broke
     │   ├── ControllerUnreachableError        the controller does not answer
-    │   └── WorkerUnreachableError            the worker that has a log does not answer
+    │   └── WorkerUnreachableError            the worker that has a log or a file does not answer
     ├── UnimplementedError                    the server is an older release, or not Iris
     ├── InternalError                         a bug in Iris, or an answer that is not from Iris
-    ├── DataLossError                         stored data cannot be read
+    ├── DataLossError                         stored data cannot be read, or a copy has other bytes
     ├── MissingExtraError (ImportError)       an optional part of Iris is not installed
-    ├── LocalClusterError                     a cluster on this machine did not start, or died
+    ├── LocalClusterError                     a cluster on this machine did not start
     ├── JobFailedError                        a job that the program waited for did not succeed
     ├── ResultError                           a task has no return value
     └── RemoteTraceback                       the traceback of an exception in a task
@@ -105,7 +105,7 @@ class EntrypointError(InvalidArgumentError):
 
 
 class NotFoundError(IrisError, LookupError):
-    """No job, task, worker or endpoint has the given name."""
+    """The object that a call names does not exist, for example a job, a task, an attempt, a file or an endpoint."""
 
     code = "not_found"
     reason = ErrorReason.NOT_FOUND
@@ -173,7 +173,7 @@ class ControllerUnreachableError(UnavailableError):
 
 
 class WorkerUnreachableError(UnavailableError):
-    """The worker that stores the requested log does not answer."""
+    """The worker that has the requested log or file does not answer."""
 
     reason = ErrorReason.WORKER_UNREACHABLE
 
@@ -196,7 +196,8 @@ class InternalError(IrisError):
 
 
 class DataLossError(IrisError):
-    """Stored data cannot be read."""
+    """Stored data cannot be read, or the hash of a copied file is wrong, for example because the file changed during
+    the copy."""
 
     code = "data_loss"
     reason = ErrorReason.DATA_LOSS
@@ -227,7 +228,8 @@ class BlockingCallWarning(UserWarning):
 
 
 class LocalClusterError(IrisError):
-    """A cluster on this machine did not start, or has died. The text ends with the last lines of the cluster's log."""
+    """A cluster on this machine did not start. The text contains the reason, or the last lines of the cluster's event
+    log if the reason is unknown."""
 
     reason = ErrorReason.LOCAL_CLUSTER_FAILED
 
@@ -300,8 +302,8 @@ def _rebuild_error(kind: type[IrisError], text: tuple[object, ...]) -> IrisError
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, its cause, the cause of the cause and so on. Each error is yielded only
-    once, because errors can be the causes of each other.
+    """Yield an error, its cause, the cause of the cause and so on. The cause of an error is its `__cause__`, or
+    otherwise its `__context__`. Each error is yielded only once, because errors can be the causes of each other.
     """
     found: list[BaseException] = []
     link: BaseException | None = error

@@ -1,8 +1,9 @@
 """Defines the codes of reasons and errors, which programs compare instead of texts.
 
-The proto file explains each code, and `docs/errors.md` describes the solutions. The enums here have the same numbers
-and names as the enums in the proto file. They are defined a second time, because some modules that use these enums must
-not import the generated messages. An example is the module for the state of a job.
+The proto file explains each code, and `docs/errors.md` describes the solutions. The enums here have the same names as
+the enums in the proto file, without their prefixes. They also have the same numbers, except `ErrorReason`, whose values
+are the names. They are defined a second time, because some modules that use these enums must not import the generated
+messages. An example is the module for the state of a job.
 """
 
 from __future__ import annotations

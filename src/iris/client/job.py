@@ -154,7 +154,7 @@ class Task(TaskFileMethods, TaskInspectMethods, TaskExecMethods):
             NotFoundError: There is no such task.
         """
 
-        return TaskState(self._brief().state)
+        return TaskState(self.status().state)
 
     @property
     def exit_code(self) -> int | None:
@@ -164,11 +164,11 @@ class Task(TaskFileMethods, TaskInspectMethods, TaskExecMethods):
         Raises:
             NotFoundError: There is no such task.
         """
-        return exit_code_of(self._brief())
+        return exit_code_of(self.status())
 
     def done(self) -> bool:
         """Return whether the state of the task is final. This method calls the controller."""
-        return has_ended(self._brief())
+        return has_ended(self.status())
 
     def status(self) -> cluster_pb2.TaskStatus:
         """Return the current state of the task, with all its attempts."""
@@ -236,9 +236,6 @@ class Task(TaskFileMethods, TaskInspectMethods, TaskExecMethods):
         """
         check_callable("loads", loads)
         return load_exception(self._with_result(), loads)
-
-    def _brief(self) -> cluster_pb2.TaskStatus:
-        return self.status()
 
     def _with_result(self, timeout: float | None = 0) -> cluster_pb2.TaskStatus:
         if self._ended is not None:

@@ -146,7 +146,8 @@ def test_clusters_are_chosen_in_the_documented_order(monkeypatch: pytest.MonkeyP
     save(STAGING, PROD)
 
     def source_and_address(**given: str) -> tuple[str, str]:
-        chosen = choose_cluster(**given)
+        chosen = find_cluster(**given)
+        assert chosen is not None
         return chosen.source, chosen.address
 
     assert source_and_address() == ("current-context", "https://prod:1")
@@ -157,7 +158,7 @@ def test_clusters_are_chosen_in_the_documented_order(monkeypatch: pytest.MonkeyP
     assert source_and_address(context="prod") == ("context", "https://prod:1")
     assert source_and_address(address="given:1") == ("address", "given:1")
     with pytest.raises(InvalidArgumentError, match=r"exclude each other, got address='a:1' and context='prod'"):
-        choose_cluster("a:1", "prod")
+        find_cluster("a:1", "prod")
 
 
 def test_unknown_context_is_not_found_and_the_error_lists_the_contexts(monkeypatch: pytest.MonkeyPatch) -> None:

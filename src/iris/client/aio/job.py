@@ -162,7 +162,7 @@ class AsyncTask(AsyncTaskFileMethods, AsyncTaskInspectMethods, AsyncTaskExecMeth
         """
 
         async def state() -> TaskState:
-            return TaskState((await self._brief()).state)
+            return TaskState((await self.status()).state)
 
         return Answer(f"{self!r}.state", state)
 
@@ -176,13 +176,13 @@ class AsyncTask(AsyncTaskFileMethods, AsyncTaskInspectMethods, AsyncTaskExecMeth
         """
 
         async def exit_code() -> int | None:
-            return exit_code_of(await self._brief())
+            return exit_code_of(await self.status())
 
         return Answer(f"{self!r}.exit_code", exit_code)
 
     async def done(self) -> bool:
         """Return whether the state of the task is final. This method calls the controller."""
-        return has_ended(await self._brief())
+        return has_ended(await self.status())
 
     async def status(self) -> cluster_pb2.TaskStatus:
         """Return the current state of the task, with all its attempts."""
@@ -250,9 +250,6 @@ class AsyncTask(AsyncTaskFileMethods, AsyncTaskInspectMethods, AsyncTaskExecMeth
         """
         check_callable("loads", loads)
         return await asyncio.to_thread(load_exception, await self._with_result(), loads)
-
-    async def _brief(self) -> cluster_pb2.TaskStatus:
-        return await self.status()
 
     async def _with_result(self, timeout: float | None = 0) -> cluster_pb2.TaskStatus:
         if self._ended is not None:

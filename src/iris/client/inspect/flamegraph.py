@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
 
-from iris.client.inspect.stack_text import count_of
 from iris.client.inspect.stacks import Frame
+from iris.counts import counted
 
 if TYPE_CHECKING:
     from iris.client.inspect.profile import Profile
@@ -62,8 +62,8 @@ def flamegraph(profile: Profile) -> str:
     depth = max((row for row, *_ in boxes), default=0) + 1
     height = _TOP + depth * _ROW + 10
     title = (
-        f"{profile.job_id}: {count_of(root.samples, 'sample')} of {count_of(len(profile.tasks), 'task')} in"
-        f" {count_of(profile.seconds, 'second')}"
+        f"{profile.job_id}: {counted(root.samples, 'sample')} of {counted(len(profile.tasks), 'task')} in"
+        f" {counted(profile.seconds, 'second')}"
     )
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH:.0f} {height}" width="100%"'
@@ -105,7 +105,7 @@ def _draw(row: int, x: float, width: float, frame: Frame, samples: int, total: i
     y = _TOP + row * _ROW
     place = f"{frame.file}:{frame.line}" if frame.line else frame.file
     name = f"{frame.function} {place.rpartition('/')[2]}"
-    hint = f"{frame.function} {place}: {count_of(samples, 'sample')}, {samples / total:.1%}"
+    hint = f"{frame.function} {place}: {counted(samples, 'sample')}, {samples / total:.1%}"
     return (
         f'<g class="f" data-x="{x:.3f}" data-w="{width:.3f}" data-y="{row}" data-n="{escape(name)}">'
         f'<title>{escape(hint)}</title><rect x="{x:.2f}" y="{y}" width="{max(width - 0.5, 0.2):.2f}"'

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from iris.client.inspect.profile import FunctionShare
-from iris.client.inspect.stack_text import count_of
 from iris.client.inspect.stacks import Frame
+from iris.counts import counted
 
 if TYPE_CHECKING:
     from iris.client.inspect.profile import Profile
@@ -69,7 +69,7 @@ def speedscope(profile: Profile) -> str:
         "profiles": [
             {
                 "type": "sampled",
-                "name": f"{profile.job_id}: {count_of(len(profile.tasks), 'task')}",
+                "name": f"{profile.job_id}: {counted(len(profile.tasks), 'task')}",
                 "unit": "seconds",
                 "startValue": 0,
                 "endValue": sum(weights),
@@ -86,8 +86,8 @@ def describe(profile: Profile) -> str:
     sampled = sum(1 for task in profile.tasks if not task.reason)
     samples = profile.samples
     lines = [
-        f"job {profile.job_id}: {count_of(samples, 'sample')} of {count_of(sampled, 'task')} in"
-        f" {count_of(profile.seconds, 'second')}"
+        f"job {profile.job_id}: {counted(samples, 'sample')} of {counted(sampled, 'task')} in"
+        f" {counted(profile.seconds, 'second')}"
     ]
     if samples:
         lines += ["", "  SELF   TOTAL  FUNCTION"]
@@ -98,7 +98,7 @@ def describe(profile: Profile) -> str:
             )
         more = len(profile.functions()) - _SHOWN_FUNCTIONS
         if more > 0:
-            lines.append(f"and {count_of(more, 'more function')}")
+            lines.append(f"and {counted(more, 'more function')}")
     if hint := idle_hint(profile):
         lines += ["", hint]
     problems: dict[str, list[int]] = {}

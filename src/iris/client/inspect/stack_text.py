@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from iris.client.inspect.stack_groups import Merged, is_own, merge
 from iris.client.inspect.stacks import Frame, JobStacks, StackGroup
+from iris.counts import counted
 
 _SHOWN_FRAMES = 4
 _SHOWN_RANGES = 6
@@ -21,7 +22,7 @@ def describe(stacks: JobStacks, *, full: bool = False) -> str:
     """
     merged = merge(stacks.tasks)
     count = len(stacks.tasks)
-    lines = [f"job {stacks.job_id}: the stacks of {count_of(count, 'task')}"]
+    lines = [f"job {stacks.job_id}: the stacks of {counted(count, 'task')}"]
     section = None
     for group in merged.groups:
         if (group.command, group.thread) != section:
@@ -80,11 +81,6 @@ def tasks_text(indices: Sequence[int], count: int) -> str:
     return f"{len(indices)} tasks ({', '.join(words[:_SHOWN_RANGES])}{more})"
 
 
-def count_of(number: int, noun: str) -> str:
-    """Return a number with its noun, for example `1 task` or `2 tasks`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def _full(group: StackGroup, count: int) -> list[str]:
     lines = [f"  {_who(group, count)}"]
     for position, frame in enumerate(group.frames):
@@ -98,7 +94,7 @@ def _full(group: StackGroup, count: int) -> list[str]:
 def _rest(merged: Merged, count: int) -> list[str]:
     lines = []
     if merged.idle_threads:
-        lines.append(f"{count_of(merged.idle_threads, 'thread')} waiting for work: not shown")
+        lines.append(f"{counted(merged.idle_threads, 'thread')} waiting for work: not shown")
     foreign = [one for one in merged.unread if one.what and one.reason in _CODES_OF_FOREIGN]
     lines += [f"not Python: {one.what} in {tasks_text(one.task_indices, count)}" for one in foreign]
     for one in merged.unread:

@@ -1,3 +1,3 @@
-"""Contains two low-level clients: one for a running cluster, and one that starts a cluster on this machine. Also packs
-the pickles and workspaces of submitted jobs.
+"""Contains the low-level clients, sync and async: for a running cluster, and for a cluster that the client starts on
+this machine. Also pickles the callables of submitted jobs, and packs their workspaces.
 """

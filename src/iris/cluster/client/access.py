@@ -28,7 +28,8 @@ class ClusterAccess:
     Attributes:
         address: The base URL of the controller.
         tls: Which https servers the client trusts, and the client's certificate.
-        http2: Whether HTTP/2 is required, or must not be used. None: use HTTP/2 if possible.
+        http2: Whether HTTP/2 is required, or must not be used. None: a sync client uses HTTP/2 if possible, and an
+            async client uses HTTP/1.1.
         credentials: The object that holds and renews the client's token.
         uid_check: The object that checks that the controller belongs to an expected user, if the controller runs on
             this machine.

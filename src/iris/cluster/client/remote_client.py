@@ -33,8 +33,7 @@ class RemoteClusterClient(
         controller_address: `host:port`, `http://…` or `https://…`.
         token, ca: `IrisClient.remote` documents these arguments.
         cert: See `IrisClient.remote`. A cluster that the same user has started on this machine needs no certificate.
-        http2: See `IrisClient.remote`.
-        transport: `IrisClient.remote` documents this argument.
+        http2, transport: `IrisClient.remote` documents these arguments.
         timeout_s: The timeout of each call in seconds, including repeated tries. None and `math.inf` set no limit,
             except that each single try ends after a day.
 
@@ -42,7 +41,8 @@ class RemoteClusterClient(
         controller_address: The base URL of the controller.
 
     Raises:
-        InvalidAddressError: The address has none of the accepted forms.
+        InvalidAddressError: (a `ValueError`) The address has none of the accepted forms.
+        InvalidArgumentError: (a `ValueError`) Another argument is invalid.
         FailedPreconditionError: A file in `ca` or `cert`, or a proxy that the environment names, is not usable.
         MissingExtraError: The extra [http2] or [socks] is needed and not installed.
     """

@@ -86,8 +86,8 @@ def find_record() -> tuple[Path, dict[str, Any]] | None:
 
 
 def home_stamp(path: Path) -> str:
-    """Return the inode of a record's lock file. A renamed or remounted file keeps its inode, but a copy has another
-    inode."""
+    """Return the inode of a record's lock file as text, or an empty string if there is no lock file. A renamed or
+    remounted file keeps its inode, but a copy has another inode."""
     try:
         return str(os.stat(lock_path(path)).st_ino)
     except OSError:

@@ -62,8 +62,8 @@ class LocalServer:
     metrics_port: int | None = None
 
     def stop(self) -> None:
-        """Stop the server. Before the server exits, it ends its jobs and workers. A temporary server also removes its
-        state directory.
+        """Stop the server with SIGTERM. Before the server exits, it ends its jobs and workers, and a temporary server
+        removes its state directory. A server that has not exited after 30 seconds is killed.
         """
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)

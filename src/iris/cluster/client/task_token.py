@@ -49,7 +49,8 @@ class Holder:
 
 
 def holder_of_token(token: str) -> Holder | None:
-    """Return the holder of a token, or None if the token does not have the form of Iris's tokens."""
+    """Return the holder of a token, or None if the token does not have the form of Iris's tokens. This function does
+    not check the signature of the token."""
     claims = _claims(token)
     try:
         return Holder(str(claims["sub"]), str(claims["role"]), str(claims["jti"]), int(claims["exp"]) * 1000)

@@ -70,7 +70,8 @@ def pack_workspace(folder: str | os.PathLike[str], on_progress: Progress = lambd
     Raises:
         InvalidArgumentError: There is no such folder.
         ResourceExhaustedError: The folder exceeds `MAX_WORKSPACE_BYTES` or `MAX_WORKSPACE_MEMBERS`.
-        FailedPreconditionError: An ignore file cannot be read, or the folder was changed while it was packed.
+        FailedPreconditionError: A file, a folder or an ignore file cannot be read, for example because it was changed
+            while the workspace was packed.
     """
     try:
         root = Path(folder).resolve()

@@ -87,7 +87,8 @@ class FoundFiles:
         """Yield the files, links and folders of the workspace that are sent. A folder comes after its content.
 
         Raises:
-            FailedPreconditionError: An ignore file cannot be read, or the folder was changed during the search.
+            FailedPreconditionError: A folder or an ignore file cannot be read, for example because it was changed
+                during the search.
         """
         return self._walk("", _scope_of(self.root, is_asked_for=True))
 
@@ -159,8 +160,8 @@ class FoundFiles:
         except OSError as error:  # A link without a target is sent, because the task may create the target.
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 return LeftOut(name, WhyLeftOut.LINK_BROKEN, target)
-        # A link is not sent if its target is absolute or lies outside the workspace, because the link would break on
-        # another machine.
+        # A link with an absolute target, or with a path that leaves the workspace and returns, would break on another
+        # machine. Therefore such a link is changed: it leads from its own folder directly to the file.
         steps = os.path.normpath(os.path.join(os.path.dirname(name), target)).split(os.sep)
         if os.path.isabs(target) or steps[0] == os.pardir:
             target = os.path.relpath(real, link.parent)
@@ -171,7 +172,13 @@ class _Scope:
     """Decides which files of one folder of a workspace are not sent, because an ignore file names them."""
 
     def enter(self, folder: Path, children: list[os.DirEntry[str]]) -> _Scope:
-        """Return the `_Scope` of a subfolder, which also has the rules of the subfolder's ignore file."""
+        """Return the scope of this folder with the rules of its own ignore file. This scope is used for the content of
+        the folder.
+
+        Args:
+            folder: The path of this folder.
+            children: The entries of this folder, among which is its ignore file, if it has one.
+        """
         return self
 
     def ignores(self, child: str, is_folder: bool) -> bool:
@@ -188,7 +195,8 @@ class _Scope:
 
 @dataclass(frozen=True, slots=True)
 class _AnswerOfGit(_Scope):
-    """Decides which files of one folder are ignored. Git has listed the ignored files of the whole checkout."""
+    """Decides which files of one folder are ignored. Git has listed the ignored files of the workspace, or of the
+    repository in the workspace."""
 
     ignored: Ignored
     # The path of the folder whose files are checked, relative to the workspace or repository in which Iris ran git.
@@ -240,7 +248,13 @@ def _scope_of(folder: Path, *, is_asked_for: bool = False) -> _Scope:
 
 
 def _rules_around(folder: Path, top: Path | None = None) -> _Rules:
-    """Return the rules of the ignore files above a folder, up to the top of its checkout."""
+    """Return the rules that apply to a folder: of `info/exclude`, and of the ignore files above the folder. Return no
+    rules if the folder is in no checkout, or if a rule ignores the folder itself.
+
+    Args:
+        folder: The path of the folder.
+        top: The top folder of the checkout. None: find it.
+    """
     top = top or next((above for above in (folder, *folder.parents) if git_folder(above) is not None), None)
     repository = None if top is None else git_folder(top)
     if top is None or repository is None:

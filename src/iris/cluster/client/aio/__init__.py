@@ -1,3 +1,3 @@
-"""The low-level client of a cluster for programs that use asyncio, and its connections. Only `iris.client.aio` imports
-this package.
+"""The low-level client of a cluster for programs that use asyncio, and its connections. Only the async parts of
+`iris.client` import this package.
 """

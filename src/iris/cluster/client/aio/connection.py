@@ -78,10 +78,12 @@ class AsyncClusterConnection:
         return "" if self._access is None else self._access.address
 
     async def open(self) -> ClusterAccess:
-        """Start the cluster of a local client. Return the address and the token of the cluster.
+        """Return the address and the credentials of the cluster. If this is the connection of a local client, the first
+        call starts the cluster.
 
         Raises:
             ClientClosedError: The client was closed.
+            FailedPreconditionError: Another event loop than the client's loop runs.
             LocalClusterError: The cluster did not start.
         """
         self.lifetime.check()

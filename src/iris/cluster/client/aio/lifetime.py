@@ -10,7 +10,7 @@ from iris.errors import ClientClosedError, FailedPreconditionError
 
 
 class AsyncLifetime:
-    """Ends the reads and pauses of an async client when the client is closed.
+    """Ends the calls, streams and pauses of an async client when the client is closed.
 
     A client belongs to the event loop that runs its first call. Only this loop may use the client, because connections
     and waiting tasks belong to one loop.
@@ -25,11 +25,6 @@ class AsyncLifetime:
         self._loop: asyncio.AbstractEventLoop | None = None
         # The timeouts of the open blocks of `ending`. `close` ends the blocks by letting their timeouts expire.
         self._open: set[asyncio.Timeout] = set()
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the client was closed."""
-        return self._is_closed
 
     def check(self) -> None:
         """Check that the client is open, and that this code runs on the event loop of the client.

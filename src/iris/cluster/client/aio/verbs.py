@@ -56,7 +56,7 @@ class AsyncVerbs(AsyncFileVerbs, AsyncStackVerbs):
         without_tasks: bool = False,
         timeout_s: float = math.inf,
     ) -> cluster_pb2.JobStatus:
-        """Return the status of a job, with all its tasks."""
+        """Return the status of a job, with all its tasks unless `without_tasks` is set."""
         timeout_s = min(check_timeout("timeout_s", timeout_s), (await self.connection.open()).timeout_s)
         operation = jobs.get_job_status(
             job_id, include_result=include_result, without_tasks=without_tasks, timeout_s=timeout_s

@@ -110,13 +110,16 @@ def find_cluster(address: str | None = None, context: str | None = None) -> Chos
     return _running()
 
 
-def choose_cluster(address: str | None = None, context: str | None = None) -> ChosenCluster:
-    """Return the cluster to call. `find_cluster` documents the arguments and further errors.
+def choose_cluster(address: str | None = None) -> ChosenCluster:
+    """Return the cluster to call. `find_cluster` documents further errors.
+
+    Args:
+        address: The given address. None: none was given.
 
     Raises:
         InvalidAddressError: Nothing names a cluster.
     """
-    chosen = find_cluster(address, context)
+    chosen = find_cluster(address)
     if chosen is None and os.environ.get(CONTEXT_VARIABLE) == LOCAL:
         raise InvalidAddressError(
             f"{CONTEXT_VARIABLE} is {LOCAL!r}, and no cluster of 'iris up' runs on this machine: run 'iris up', unset"
@@ -136,7 +139,8 @@ def choose_context(name: object) -> ChosenCluster:
     Raises:
         InvalidArgumentError: The name is not text.
         NotFoundError: There is no such context.
-        FailedPreconditionError: The name is `local`, and no cluster of `iris up` runs on this machine.
+        FailedPreconditionError: The name is `local`, and no cluster of `iris up` runs on this machine. The file of
+            contexts or the record of `iris up` cannot be trusted.
     """
     name = check_text("name", name, empty=False, accepted="the name of a context")
     chosen = find_cluster(context=name)
@@ -165,6 +169,7 @@ class ContextToken:
 
         Raises:
             UnauthenticatedError: The context was removed, or has another address now.
+            FailedPreconditionError: The file of contexts cannot be used. `read_contexts` documents the reasons.
         """
         found = read_contexts().known.get(self._context.name)
         if found is None or found.address != self._context.address:

@@ -44,8 +44,8 @@ _ASK_CONTROLLER = (UnimplementedError, PermissionDeniedError, UnauthenticatedErr
 
 
 class AttemptRoute:
-    """The route over which a client reads and writes the files of one attempt. The client calls the attempt's worker,
-    or the controller if the client cannot reach the worker.
+    """The route over which a client reads and writes the files of one attempt. The client calls the attempt's worker.
+    It calls the controller instead if it cannot reach the worker, or if the attempt has ended.
 
     Args:
         reachable: The object that records which workers this machine can call directly.
@@ -69,7 +69,7 @@ class AttemptRoute:
         """Call the worker or the controller, and return the answer. The call is repeated while no server answers.
 
         Raises:
-            UnavailableError: No server has answered for `patience_s` seconds.
+            UnavailableError, DeadlineExceededError: The controller has not answered for `patience_s` seconds.
             IrisError: The server refuses the call.
         """
         request.task_id, request.attempt_id = self.task_id, self.attempt_id

@@ -31,11 +31,8 @@ from iris.versions import VERSION
 _OFFERED_BYTES = 64 * 1024
 _SLOWEST_UPLOAD_BYTES_PER_S = 1024 * 1024
 _SHORTEST_TIMEOUT_S = 0.001
-_NEW_FIELDS = (
-    "max_parallel",
-    "num_inputs",
-    # The fields of a submission that an old controller would ignore without an error.
-)
+# The fields of a submission that an old controller would ignore without an error.
+_NEW_FIELDS = ("max_parallel", "num_inputs")
 # The largest number of entries in one page of a list.
 PAGE_SIZE = 500
 
@@ -119,7 +116,7 @@ def resubmit_job(
 def get_job_status(
     job_id: str | JobReference, *, include_result: bool = False, without_tasks: bool = False, timeout_s: float
 ) -> Operation[cluster_pb2.JobStatus]:
-    """Return the status of a job, with all its tasks.
+    """Return the status of a job, with all its tasks unless `without_tasks` is set.
 
     Args:
         job_id: The job.

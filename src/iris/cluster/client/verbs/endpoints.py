@@ -21,13 +21,13 @@ class EndpointVerbs(ClusterVerbs):
         Args:
             name: The endpoint's name.
             address: The address, such as `host:port`.
-            job_id: The job that owns the endpoint: its id, or a `Job`. The endpoint is removed when this job ends.
-                Empty: no job owns the endpoint.
+            job_id: The job that owns the endpoint: its id, or a `Job`. The endpoint is removed when this job ends, and
+                if a task registers it, when the current attempt of the task ends. Empty: no job owns the endpoint.
             metadata: Values that a lookup of the endpoint returns besides the address.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
-            AlreadyExistsError: Another job has registered the name.
+            AlreadyExistsError: Another job, or a program outside of jobs, has registered the name.
             NotFoundError: There is no such job.
             FailedPreconditionError: The job has ended.
         """

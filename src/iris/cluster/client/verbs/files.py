@@ -54,6 +54,7 @@ class FileVerbs(ClusterVerbs):
 
         Raises:
             NotFoundError: There is no such job, task or attempt.
+            PermissionDeniedError: The caller is neither the owner of the job nor an admin.
             FailedPreconditionError: The attempt does not run, the path cannot be written, or the earlier parts are
                 unknown.
             DataLossError: The hash of the complete file is wrong.

@@ -24,7 +24,10 @@ class JobVerbs(ClusterVerbs):
         Raises:
             InvalidArgumentError: The job is invalid. The message contains the reason.
             AlreadyExistsError: Another job has the name.
-            ResourceExhaustedError: The workspace or the callable is too large, or a quota is used up.
+            NotFoundError: A job in `after` does not exist.
+            ResourceExhaustedError: The workspace or the callable is too large, a quota is used up, or the controller
+                has too little disk space.
+            UnimplementedError: The controller has an older release of Iris that does not know a field of the request.
         """
         return self.connection.perform(operations.launch_job(request))
 
@@ -60,7 +63,7 @@ class JobVerbs(ClusterVerbs):
             NotFoundError: There is no such job.
             AlreadyExistsError: Another job has the name.
             FailedPreconditionError: A needed part of the stored submission was removed.
-            PermissionDeniedError: The job belongs to another user.
+            PermissionDeniedError: The caller is neither the owner of the job nor an admin.
         """
         return self.connection.perform(operations.resubmit_job(job_id, submission, kept_variables=kept_variables))
 
@@ -72,7 +75,7 @@ class JobVerbs(ClusterVerbs):
         without_tasks: bool = False,
         timeout_s: float = math.inf,
     ) -> cluster_pb2.JobStatus:
-        """Return the status of a job, with all its tasks.
+        """Return the status of a job, with all its tasks unless `without_tasks` is set.
 
         Args:
             job_id: The job: its id, or a `Job`.
@@ -117,7 +120,7 @@ class JobVerbs(ClusterVerbs):
         Raises:
             NotFoundError: There is no such job.
             FailedPreconditionError: The job or one of its child jobs has not ended.
-            PermissionDeniedError: The job belongs to another user.
+            PermissionDeniedError: The caller is neither the owner of the job nor an admin.
         """
         return self.connection.perform(operations.forget_job(job_id))
 
@@ -245,7 +248,7 @@ class JobVerbs(ClusterVerbs):
             InvalidArgumentError: (a `ValueError`) An argument is invalid. The message names the argument.
             NotFoundError: There is no such job.
             FailedPreconditionError: The job reads no standard input.
-            PermissionDeniedError: The job belongs to another user.
+            PermissionDeniedError: The caller is neither the owner of the job nor an admin.
         """
         return self.connection.perform(
             operations.write_stdin(job_id, data, position=position, attempt_id=attempt_id, end=end)

@@ -1,3 +1,3 @@
 """The operations that watch a job, the list of jobs, or the events of a cluster, and open a broken stream again. The
-sync client and the async client import this package.
+clients and the command line import this package.
 """

@@ -68,8 +68,15 @@ def watch_job(
 
 
 class Watch(Generic[Item]):
-    """A watch, whose stream is opened again after a lost connection. A subclass reads the stream. `on_silence` is
-    called once each time the controller does not answer for some seconds.
+    """A watch, whose stream is opened again after a lost connection. A subclass reads the stream.
+
+    Args:
+        job_id: The id of the job, for errors.
+        timeout_s: How many seconds the watch may take. `math.inf`: no limit.
+        patience_s: For how many seconds to retry when the controller does not answer.
+        longest_pause_s: The longest pause between two tries, in seconds.
+        on_silence: A function that is called once each time the controller does not answer for more than 2 seconds.
+        is_aborted: A function that returns whether the caller has ended the watch.
     """
 
     def __init__(
