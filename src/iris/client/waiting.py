@@ -28,6 +28,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 # number of tasks. If all tasks wait for the same endpoint, they therefore call the controller at most 1,000 times a
 # second.
 _PAUSE_S_PER_TASK = 0.001
+# The least number of seconds that the controller gets to answer a lookup, even if the timeout is shorter.
+_LEAST_CALL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +157,8 @@ def find_endpoint(name: str, timeout: float | None) -> Operation[cluster_pb2.Con
     backoff = Backoff(_FIRST_PAUSE_S, longest_s)
     while True:
         try:
-            return (yield from lookup_endpoint(name))
-        except (NotFoundError, UnavailableError) as error:
+            return (yield from lookup_endpoint(name, timeout_s=max(_LEAST_CALL_S, end - time.monotonic())))
+        except (NotFoundError, UnavailableError, DeadlineExceededError) as error:
             left_s = end - time.monotonic()
             if left_s <= 0:
                 text = f"endpoint {name!r} was not registered within {limit_s:g} s: {error}"

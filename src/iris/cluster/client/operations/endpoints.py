@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from iris.arguments import JobReference, check_job_id, check_text, check_text_mapping
@@ -33,10 +34,10 @@ def unregister_endpoint(endpoint_id: str) -> Operation[None]:
     yield Call("unregister_endpoint", request)
 
 
-def lookup_endpoint(name: str) -> Operation[cluster_pb2.Controller.Endpoint]:
-    """Return the endpoint with the given name."""
+def lookup_endpoint(name: str, *, timeout_s: float = math.inf) -> Operation[cluster_pb2.Controller.Endpoint]:
+    """Return the endpoint with the given name. The shorter of `timeout_s` and the client's timeout applies."""
     request = cluster_pb2.Controller.LookupEndpointRequest(name=_checked_name(name))
-    answer: cluster_pb2.Controller.LookupEndpointResponse = yield Call("lookup_endpoint", request)
+    answer: cluster_pb2.Controller.LookupEndpointResponse = yield Call("lookup_endpoint", request, timeout_s)
     return answer.endpoint
 
 

@@ -103,7 +103,7 @@ def fetch_log_page(
             # The worker does not have the log. Either another worker now has the worker's address, or the worker has
             # uploaded and removed the log. Therefore the log is read through the controller.
             pass
-        except UnavailableError:
+        except (UnavailableError, DeadlineExceededError):
             reachable.lost(attempt.worker_address)
     try:
         page = yield Call("fetch_task_logs", request)

@@ -18,7 +18,7 @@ from iris.cluster.client.operations.steps import (
     Pause,
 )
 from iris.cluster.types import is_job_finished
-from iris.errors import DeadlineExceededError, UnavailableError
+from iris.errors import ControllerUnreachableError, DeadlineExceededError, UnavailableError
 from iris.rpc import cluster_pb2
 from iris.rpc.calls import left_until
 from iris.system.backoff import Backoff
@@ -30,6 +30,8 @@ _SHORTEST_WAIT_S = 1.0
 # `on_silence` is called after this many seconds without an answer. Shorter silences are normal, for example at a
 # restart.
 _SILENCE_S = 2.0
+# A watch is over if less than this number of seconds is left until its deadline.
+_DEADLINE_S = 0.01
 
 States = ItemOperation[cluster_pb2.JobStatus, None]
 
@@ -91,6 +93,7 @@ class Watch(Generic[Item]):
         self._job_id = job_id
         self._timeout_s = timeout_s
         self._patience_s = patience_s
+        self._longest_pause_s = longest_pause_s
         self._backoff = Backoff(FIRST_PAUSE_S, longest_pause_s)
         self._on_silence = on_silence
         self._is_aborted = is_aborted
@@ -103,17 +106,20 @@ class Watch(Generic[Item]):
         end = time.monotonic() + self._timeout_s
         if self._timeout_s < _SHORTEST_WAIT_S and (yield from self._ask_once()):
             return
-        while end - time.monotonic() > 0.01:
+        while end - time.monotonic() > _DEADLINE_S:
             try:
                 if (yield from self._read_stream(end)):
                     return
-            except DeadlineExceededError:
-                # The deadline of the watch has passed, which ends the loop, or the connection was silent for too long
-                # and is opened again.
-                pass
+            except DeadlineExceededError as error:
+                # If the deadline of the watch has passed, the loop ends. Otherwise the controller has accepted the
+                # connection and then was silent for too long, for example because its process was stopped.
+                if end - time.monotonic() > _DEADLINE_S:
+                    self._note_silence(ControllerUnreachableError(str(error), metadata=error.metadata))
             except UnavailableError as error:
                 self._note_silence(error)
-            yield Pause(min(self._backoff.next_s(), max(0.0, end - time.monotonic())))
+            # The pauses of a backoff have jitter, and may therefore be longer than its longest pause.
+            left_s = max(0.0, end - time.monotonic())
+            yield Pause(min(self._backoff.next_s(), self._longest_pause_s, left_s))
         raise watch_timeout(self._job_id, self._timeout_s, self._unreachable) from self._unreachable
 
     def _read_stream(self, end: float) -> ItemOperation[Item, bool]:
