@@ -329,3 +329,15 @@ def test_map_inside_a_job_makes_a_child_job(client: IrisClient) -> None:
     status = client.status(f"{job.job_id}/inner")
     assert status.state == cluster_pb2.JOB_STATE_SUCCEEDED
     wait_until(lambda: client.status(job.job_id).state == cluster_pb2.JOB_STATE_SUCCEEDED, "its end")
+
+
+@pytest.mark.anyio
+async def test_notices_of_an_async_map_are_sent_on_the_event_loop(shared_cluster: LocalServer, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    threads = []
+    async with AsyncIrisClient.remote(shared_cluster.address) as client:
+        mapping = await client.submit_map(
+            abs, [-1], workspace=tmp_path, on_notice=lambda text: threads.append(threading.current_thread())
+        )
+        await mapping.wait()
+    assert threads == [threading.current_thread()]

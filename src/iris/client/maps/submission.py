@@ -25,7 +25,7 @@ from iris.client.submission import (
     add_retries,
     new_request,
 )
-from iris.client.workspace_upload import WorkspaceUpload
+from iris.client.workspace_upload import WorkspaceUpload, Wrap
 from iris.cluster.client.pickling import pickle_inputs
 from iris.cluster.task_inputs import pack_items
 from iris.cluster.types import Entrypoint, JobInfo, ResourceSpec
@@ -67,6 +67,8 @@ class MapSubmission:
         inputs: The inputs of the map.
         star: Whether each input is a tuple of arguments.
         options: The options of `IrisClient.submit_map`, which `MapOptions` lists.
+        wrap: A function that wraps the callbacks of the user. The async client passes a wrapper with which callbacks
+            run on the event loop.
 
     Attributes:
         name: The name that the caller gave to the job, or None if the caller gave none.
@@ -78,7 +80,12 @@ class MapSubmission:
     """
 
     def __init__(
-        self, function: Callable[..., Any], inputs: Iterable[Any], star: bool, options: Mapping[str, Any]
+        self,
+        function: Callable[..., Any],
+        inputs: Iterable[Any],
+        star: bool,
+        options: Mapping[str, Any],
+        wrap: Wrap = lambda function: function,
     ) -> None:
         unknown = sorted(options.keys() - MapOptions.__annotations__.keys())
         if unknown:
@@ -91,7 +98,7 @@ class MapSubmission:
         self._entry = Entrypoint(callable=function, kwargs=options.get("kwargs") or {})
         self._resources = ResourceSpec.given(options.get("resources"))
         self.name: str | None = options.get("name")
-        self.upload = WorkspaceUpload.checked(options.get("workspace"), options.get("on_notice"), None)
+        self.upload = WorkspaceUpload.checked(options.get("workspace"), options.get("on_notice"), None, wrap)
         self._chunk: int | None = options.get("chunk")
         if self._chunk is not None:
             check_whole_number("chunk", self._chunk, least=1, most=MAX_INT32, none="a size by the cores")

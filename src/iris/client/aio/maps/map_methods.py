@@ -8,6 +8,7 @@ from contextlib import aclosing, nullcontext
 from typing import Any, Unpack, cast
 
 from iris.arguments import check_flag
+from iris.client.aio.callbacks import LoopCallbacks
 from iris.client.aio.job import AsyncJob, AsyncJobClient
 from iris.client.aio.maps.map_job import AsyncMapJob
 from iris.client.maps.methods import as_list
@@ -123,7 +124,7 @@ class AsyncMapMethods:
                 controller has too little disk space.
             UnimplementedError: The controller has an older release of Iris.
         """
-        submission = MapSubmission(function, inputs, star, options)
+        submission = MapSubmission(function, inputs, star, options, LoopCallbacks().wrap)
         machines = await self._machines() if submission.needs_machines else None
         parent = parent_job(await self.cluster.token(), self.cluster.controller_address)
         # Packing a workspace and pickling the inputs take long, so a thread does it.
