@@ -16,6 +16,7 @@ from support.cluster import iris_processes, is_alive, launch, shell, wait_for_en
 from support.waiting import wait_until
 
 from iris.cluster.client.local_client import LocalClusterClient
+from iris.cluster.client.server_process import wait_until_ready
 from iris.errors import InvalidArgumentError
 from iris.rpc import cluster_pb2
 
@@ -142,3 +143,16 @@ def test_files_in_the_current_folder_do_not_replace_modules_of_a_local_cluster(t
     program.write_text(JOB)
     ran = subprocess.run([sys.executable, str(program)], cwd=folder, capture_output=True, text=True, check=False)
     assert ran.stdout == "4\n", ran.stderr
+
+
+def test_error_of_a_server_that_does_not_start_says_whether_it_ended_or_was_silent() -> None:
+    ready, server_end = os.pipe()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        silent = wait_until_ready(process, ready, None, silent_s=0.05)
+        process.kill()
+    os.close(server_end)
+    ready, server_end = os.pipe()
+    os.close(server_end)
+    ended = wait_until_ready(process, ready, None)
+    assert silent == {"failure": "it sent no message for 0.05 s"}
+    assert ended == {"failure": "it ended before it was ready"}

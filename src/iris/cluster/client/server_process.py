@@ -131,12 +131,12 @@ def start_server(
         raise LocalClusterError(f"cannot start a cluster on this machine: {error}") from error
     finally:
         os.close(ready_end)
-    answer = _wait_until_ready(process, ready, on_progress)
+    answer = wait_until_ready(process, ready, on_progress)
     if "address" in answer:
         return _server_of(process, answer)
     process.kill()
     process.wait()
-    why = answer.get("error") or f"it ended before it was ready\n{_tail(messages)}"
+    why = answer.get("error") or f"{answer.get('failure', 'it gave no reason')}\n{_tail(messages)}"
     raise LocalClusterError(f"the cluster on this machine did not start: {why}")
 
 
@@ -163,15 +163,30 @@ def _command(
     return command
 
 
-def _wait_until_ready(
-    process: subprocess.Popen[bytes], ready: int, on_progress: Callable[[str], None] | None
+def wait_until_ready(
+    process: subprocess.Popen[bytes],
+    ready: int,
+    on_progress: Callable[[str], None] | None,
+    *,
+    silent_s: float = _SILENT_S,
 ) -> dict[str, Any]:
-    """Return the message that the server sends when it is ready, or an empty dict if the server ends before it is
-    ready.
+    """Return the message that a starting server sends when it is ready or cannot start. If the server ends or is silent
+    before, return a dict in which `failure` says so.
+
+    Args:
+        process: The process of the server.
+        ready: The descriptor of the pipe from the server. This function closes it.
+        on_progress: A function that is called with texts about the progress, for people.
+        silent_s: For how many seconds to wait for the next message of the server.
     """
     try:
         while True:
-            answer: dict[str, Any] = json.loads(_read_line(ready) or "{}")
+            line = _read_line(ready, silent_s)
+            if line is None:
+                return {"failure": f"it sent no message for {silent_s:g} s"}
+            if not line:
+                return {"failure": "it ended before it was ready"}
+            answer: dict[str, Any] = json.loads(line)
             if LOADING not in answer:
                 break
             if on_progress is not None:
@@ -220,16 +235,18 @@ def remove_directory(directory: Path) -> None:
         time.sleep(0.02)
 
 
-def _read_line(pipe: int) -> str:
-    """Return the next line that a starting server sends, or an empty string if the server ends or is silent for too
-    long.
+def _read_line(pipe: int, silent_s: float) -> str | None:
+    """Return the next line that a starting server sends. Return an empty string if the server ends, and None if no
+    whole line arrives within `silent_s` seconds.
     """
-    end = time.monotonic() + _SILENT_S
+    end = time.monotonic() + silent_s
     data = b""
     while not data.endswith(b"\n"):
         readable, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
+        if not readable:
+            return None
         # Only one byte is read at a time, so that no byte of the following message is read.
-        chunk = os.read(pipe, 1) if readable else b""
+        chunk = os.read(pipe, 1)
         if not chunk:
             return ""
         data += chunk
