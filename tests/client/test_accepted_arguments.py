@@ -147,6 +147,8 @@ def test_wait_with_timeout_of_years_returns_when_the_job_ends(client: IrisClient
     assert client.wait(job, timeout=timeout).state == pb.JOB_STATE_SUCCEEDED
     with client.stream_task_logs(job, 0, patience_s=timeout) as lines:
         assert [line.message for line in lines] == ["hello"]
+    with job.logs(patience_s=None) as lines:
+        assert [line.message for line in lines] == ["hello"]
     assert client.run(collect).results(timeout=timeout) == [((), {})]
 
 

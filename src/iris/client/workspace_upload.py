@@ -88,9 +88,10 @@ class WorkspaceUpload:
         Raises:
             InvalidArgumentError: An argument is invalid.
         """
-        for name, callback in (("on_notice", on_notice), ("on_progress", on_progress)):
-            if callback is not None:
-                check_callable(name, callback, none="a line on stderr")
+        if on_notice is not None:
+            check_callable("on_notice", on_notice, none="a line on stderr")
+        if on_progress is not None:
+            check_callable("on_progress", on_progress, none="no reports")
         if workspace is None:
             return None
         folder = check_path("workspace", workspace)

@@ -45,7 +45,7 @@ class LogArguments(TypedDict, total=False):
     sources: Sequence[str]
     regex: str
     route: Route
-    patience_s: float
+    patience_s: float | None
     on_notice: Callable[[str], None] | None
     partial: bool
 
@@ -59,7 +59,7 @@ class TreeLogArguments(TypedDict, total=False):
     sources: Sequence[str]
     regex: str
     route: Route
-    patience_s: float
+    patience_s: float | None
     on_notice: Callable[[str], None] | None
 
 
