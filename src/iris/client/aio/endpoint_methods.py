@@ -56,7 +56,7 @@ class AsyncEndpointMethods:
             name: The name with which the endpoint was registered.
             timeout: For how many seconds to wait until the endpoint is registered. 0: do not wait. None and `math.inf`:
                 wait forever. The lookup is repeated at least once a second, or less often inside a job of more than
-                1,000 tasks.
+                1,000 tasks. Even with a shorter timeout, the controller gets one second to answer.
 
         Raises:
             NotFoundError: There is no such endpoint, and `timeout` is 0.
