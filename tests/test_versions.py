@@ -41,7 +41,7 @@ def test_releases_that_are_not_neighbours_are_reported_as_incompatible(one: str,
 def test_error_of_an_incompatible_version_names_compatible_versions() -> None:
     text = why_not_together("0.3.0", "it", "0.1.0", "this controller")
     assert text == (
-        "it has Iris 0.3.0, this controller has 0.1.0; install neighbouring releases: as iris-cluster==0.1.* where it"
-        " runs"
+        "it has Iris 0.3.0, this controller has 0.1.0; install neighbouring releases, for example iris-cluster==0.1.*"
+        " where it runs"
     )
     assert why_not_together(FIRST, "it", VERSION, "this controller") == ""

@@ -34,8 +34,8 @@ def why_not_together(theirs: str, whose: str, ours: str, who_we_are: str) -> str
     if their_major == our_major != -1 and abs(their_minor - our_minor) <= 1:
         return ""
     return (
-        f"{whose} has Iris {theirs[:40]}, {who_we_are} has {ours[:40]}; install neighbouring releases: as"
-        f" iris-cluster=={our_major}.{our_minor}.* where it runs"
+        f"{whose} has Iris {theirs[:40]}, {who_we_are} has {ours[:40]}; install neighbouring releases, for example"
+        f" iris-cluster=={our_major}.{our_minor}.* where {whose} runs"
     )
 
 

@@ -47,8 +47,9 @@ class WorkspaceUpload:
         folder: The path of the workspace.
         on_notice: A function that is called with a text about files that are not sent. If `on_progress` is None, the
             function is also called once if packing or sending takes longer than a second.
-        on_progress: A function that is called several times per megabyte with the stage, the number of bytes done so
-            far, and the total number of bytes. If None, the progress is not reported.
+        on_progress: A function that is called with the stage, the number of bytes done so far, and the total number of
+            bytes: about once per megabyte while the workspace is packed, and four times as often while it is sent. If
+            None, the function is not called.
         shows_progress: Whether a terminal or a notebook shows the progress, instead of a call of `on_notice`.
 
     Attributes:

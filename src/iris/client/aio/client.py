@@ -187,8 +187,8 @@ class AsyncIrisClient(
         `close`, or the end of this process, ends the cluster and all its jobs, and removes the files of the cluster.
 
         Args:
-            workers: The number of workers that share this machine. With several workers, a job can run as if it had
-                several machines.
+            workers: The number of workers that share this machine, from 1 to 64. With several workers, a job can run as
+                if it had several machines.
 
         Raises:
             MissingExtraError: The extra [server] is not installed.

@@ -15,7 +15,7 @@ class LocalClusterClient(RemoteClusterClient):
     this process, ends the cluster and removes its files.
 
     Args:
-        workers: The number of workers that share this machine.
+        workers: The number of workers that share this machine, from 1 to 64.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) The number of workers is invalid.
