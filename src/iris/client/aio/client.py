@@ -9,11 +9,7 @@ from contextlib import nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from iris.arguments import (
-    check_instance,
-    check_job_id,
-    check_task_index,
-)
+from iris.arguments import check_instance, check_job_id, check_task_index
 from iris.client.aio.callbacks import LoopCallbacks
 from iris.client.aio.endpoint_methods import AsyncEndpointMethods
 from iris.client.aio.files.file_methods import AsyncFileMethods
@@ -123,9 +119,8 @@ class AsyncIrisClient(
                 followed. Default: the token of the context, if a context names the cluster. Otherwise the environment
                 variable `IRIS_TOKEN`, which Iris sets inside each job. If it is not set, the token that `iris up` has
                 stored for the same user on this machine, or the token of the context with the same address.
-            ca: For https: a PEM file with the certificates to trust, instead of the public ones. Default: the file of
-                the context, if a context names the cluster; otherwise `IRIS_CA`. If neither `IRIS_CA` nor `IRIS_CERT`
-                is set: the files that `iris up` or a context on this machine has for the address.
+            ca: For https: a PEM file with the certificates to trust, instead of the public ones. Default: the file in
+                the context, then in `IRIS_CA`, then the one that `iris up` or `iris login` has stored for the address.
             cert: For a cluster that requires client certificates: a PEM file with the client's certificate and key, or
                 a pair of two files. Default: as for `ca`, with `IRIS_CERT` and `IRIS_CERT_KEY`.
             http2: True: require HTTP/2 of the controller, also without TLS. All calls and streams to the controller
@@ -294,9 +289,8 @@ class AsyncIrisClient(
             retry_on: Exit codes, from 1 to 255. If given, only a failure with one of these codes is retried. 128 + n is
                 the code of a process that signal n has killed. Needs `max_retries_failure`.
             fail_on: Exit codes after which a failed task is never retried. Needs `max_retries_failure`.
-            scheduling_timeout: How many seconds a gang may wait in the queue before the job ends as UNSCHEDULABLE. A
-                retry waits anew. An independent task is a gang of its own. At most 68 years, rounded up to whole
-                seconds. 0, None and `math.inf` set no limit.
+            scheduling_timeout: How many seconds a gang may wait in the queue, anew after each retry, before the job
+                ends as UNSCHEDULABLE. At most 68 years, rounded up. 0, None and `math.inf` set no limit.
             timeout: How many seconds one attempt may run. Accepts the same values as `scheduling_timeout`.
             job_timeout: How many seconds the whole job may take from now on, waiting and retries included. 0: no limit.
             timeout_warning: The seconds between the signal SIGUSR1, after which a process can save a checkpoint, and
@@ -335,11 +329,9 @@ class AsyncIrisClient(
             InvalidArgumentError: (a `ValueError`) An argument is invalid. No job was submitted.
             EntrypointError: The callable cannot be pickled. The message contains the reason.
             AlreadyExistsError: Another job has this name, and `if_exists` is `"error"`.
-            FailedPreconditionError: The job that should be replaced has not ended, or a file of the workspace cannot
-                be read.
+            FailedPreconditionError: The job to replace has not ended, or a file of the workspace cannot be read.
             NotFoundError: A job in `after` does not exist.
-            ResourceExhaustedError: The workspace or the callable is too large, a quota is used up, or the controller
-                has too little disk space.
+            ResourceExhaustedError: The workspace or the callable is too large, or a quota or a disk is used up.
             UnimplementedError: The controller has an older release of Iris that does not know one of the arguments.
         """
         entry = entrypoint_of(entrypoint, args, kwargs)
