@@ -92,11 +92,10 @@ class PortReservations:
 
 
 def _lock_directory() -> Path:
-    """Return the directory of lock files that all workers of this user share. If another user has created a file or
-    directory with the name of the shared directory, this worker uses its own directory.
+    """Return the directory of lock files that all workers of this user share. If the name of the shared directory
+    belongs to a file, a link, or a directory of another user, this worker uses its own directory.
     """
     directory = Path(tempfile.gettempdir()) / f"iris-ports-{os.getuid()}"
-    # If the path of the shared directory leads to a file, this worker uses a directory of its own instead.
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=0o700, exist_ok=True)
         if directory.lstat().st_uid == os.getuid() and not directory.is_symlink():
