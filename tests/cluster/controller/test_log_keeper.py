@@ -79,6 +79,21 @@ async def test_log_is_fetched_once_for_several_readers(odd: None, tmp_path: Path
     assert sorted(OddFileSystem.copied) == sorted(files(logs.path("job")))
 
 
+async def test_fetched_log_does_not_replace_a_log_that_was_written_on_this_machine_meanwhile(
+    odd: None, tmp_path: Path
+) -> None:
+    logs = await only_there(tmp_path, "odd://")
+    shutil.rmtree(logs.path("job"))
+    OddFileSystem.go_on.clear()
+    OddFileSystem.entered.clear()
+    reader = asyncio.create_task(logs.read("job"))
+    await asyncio.to_thread(OddFileSystem.entered.wait, 30)
+    logs.write("job", b"all of it, and more\n")
+    OddFileSystem.go_on.set()
+    assert await reader == Read(b"all of it, and more\n")
+    assert [path.name for path in logs.directories.root.iterdir()] == [logs.path("job").parent.name]
+
+
 async def test_interrupted_fetch_of_a_log_is_repeated(odd: None, tmp_path: Path) -> None:
     logs = await only_there(tmp_path, "odd://")
     whole = files(logs.stored("job"))
