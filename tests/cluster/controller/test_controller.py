@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -409,6 +411,25 @@ def test_job_can_be_terminated_while_the_disk_of_the_controller_is_full(engine: 
         wait_until(lambda: task.state == pb.TASK_STATE_KILLED, "its end")
         controller.call(lambda: setattr(store, "full", False))
         assert wait_for_end(client, job_id).state == pb.JOB_STATE_KILLED
+
+
+def test_job_that_is_terminated_while_its_gangs_join_the_queue_leaves_no_gang_there(
+    controller: ControllerThread, client: RemoteClusterClient
+) -> None:
+    jobs = controller.controller.jobs
+
+    async def terminate_early() -> None:
+        """Terminate the job as soon as it is in memory, while most of its gangs are not in the queue yet."""
+        while "many" not in jobs.by_id:  # noqa: ASYNC110 - No event says that a job is in memory.
+            await asyncio.sleep(0)
+        await controller.controller.control.terminate_job("many")
+
+    with ThreadPoolExecutor(1) as thread:
+        submission = thread.submit(launch, client, ["true"], 2000, name="many", independent_tasks=True)
+        controller.run(terminate_early())
+        assert submission.result() == "many"
+    assert wait_for_end(client, "many").state == pb.JOB_STATE_KILLED
+    wait_until(lambda: not client.list_machines().waiting, "an empty queue")
 
 
 def test_controller_starts_on_a_full_disk_and_saves_its_changes_later(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from iris.cluster.controller.jobs.job import Job
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.task import FAILED, PENDING, UNSCHEDULABLE, AttemptEnd, WorkerIdentity
 from iris.cluster.controller.scheduling.job_reports import JobLosses
-from iris.cluster.controller.scheduling.scheduler import Scheduler
+from iris.cluster.controller.scheduling.scheduler import AllocationChange, Scheduler
 from iris.cluster.controller.scheduling.waiting.reasons import Loss, LossKind, PendingReason
 from iris.cluster.controller.workers.unavailability import MissingKind, MissingWorker
 from iris.cluster.engine.base import Resources
@@ -93,6 +93,14 @@ class World:
         """Do nothing, because this world saves nothing."""
 
     def submit(self, name: str, cpu: int, replicas: int = 1, *, independent: bool = False, **fields: Any) -> Job:
+        job, instructions = self.add(name, cpu, replicas, independent=independent, **fields)
+        self.job_changed(self.jobs[name], instructions)
+        return job
+
+    def add(
+        self, name: str, cpu: int, replicas: int, *, independent: bool, **fields: Any
+    ) -> tuple[Job, Iterable[Instruction]]:
+        """Add a job, and return it with its first instructions, which are not carried out yet."""
         self.now_s += 1.0  # no two jobs are equally old
         launch = LAUNCH(name=name, resources=cluster_pb2.ResourceSpecProto(cpu=cpu, replicas=replicas), **fields)
         job = Job.new(name, replicas, now_ms(), coscheduled=not independent)
@@ -101,8 +109,12 @@ class World:
         record = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in range(replicas)])
         self.jobs[name] = record
         self.scheduler.job_added(record)
-        self.job_changed(record, job.submit())
-        return job
+        return job, job.submit()
+
+    def allocation_changes(self, job: Job, instructions: Iterable[Instruction]) -> list[AllocationChange]:
+        """Return the instructions that request and release allocations, with the record of their job."""
+        chosen = [step for step in instructions if isinstance(step, RequestAllocation | ReleaseAllocation)]
+        return [(self.jobs[job.job_id], step) for step in chosen]
 
     def make_pass(self, *, explain_all: bool = True) -> None:
         asyncio.run(self.scheduler.make_pass(explain_all=explain_all))
@@ -464,3 +476,23 @@ def test_gang_of_an_ended_job_is_released_after_a_restart(world: World) -> None:
     again.scheduler.adopt(asyncio.run(again.engine.snapshot()))
     again.make_pass()
     assert again.engine.released == ["job@0"]
+
+
+def test_requests_and_releases_of_many_gangs_let_scheduling_passes_run_in_between(world: World) -> None:
+    job, requests = world.add("job", 1, replicas=1000, independent=True)
+
+    async def change(instructions: Iterable[Instruction]) -> list[int]:
+        """Change the allocations of the job's gangs, and return the numbers of gangs in the queue between the steps."""
+        queued: list[int] = []
+        changing = asyncio.create_task(world.scheduler.change_allocations(world.allocation_changes(job, instructions)))
+        while not changing.done():
+            await asyncio.sleep(0)
+            await world.scheduler.make_pass(explain_all=False)
+            queued.append(len((await world.scheduler.survey()).waiting))
+        return queued
+
+    queued = asyncio.run(change(requests))
+    assert queued == [*range(92, 992, 100), 992]
+    assert list(job.live_attempts()) == list(range(8))
+    assert world.engine.submitted == [f"job@{number}" for number in range(8)]
+    assert asyncio.run(change(job.terminate("no need", now_ms())))[-1] == 0

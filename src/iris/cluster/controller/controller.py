@@ -69,7 +69,7 @@ from iris.cluster.controller.overview.cluster_watch import ClusterWatch
 from iris.cluster.controller.removal.job_removal import JobRemoval, JobRetention
 from iris.cluster.controller.removal.stored_bytes import StoredBytes
 from iris.cluster.controller.removal.unused_workspaces import UnusedWorkspaces
-from iris.cluster.controller.scheduling.scheduler import WITHDRAW_AFTER_S, Scheduler
+from iris.cluster.controller.scheduling.scheduler import WITHDRAW_AFTER_S, AllocationChange, Scheduler
 from iris.cluster.controller.storage.batch import JobChange, TriedBatch
 from iris.cluster.controller.storage.contents.reading import owner_of
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
@@ -391,15 +391,32 @@ class Controller:
     async def _carry_out_batches(self) -> None:
         async with contextlib.aclosing(self.saver.batches()) as batches:
             async for batch in batches:
-                self._carry_out_batch(batch)
+                await self._carry_out_batch(batch)
 
-    def _carry_out_batch(self, batch: TriedBatch) -> None:
+    async def _carry_out_batch(self, batch: TriedBatch) -> None:
+        """Carry out the consequences of a batch.
+
+        1. Add the new jobs. All of them are in memory before the event loop does other work.
+        2. Start and stop attempts. Stops begin before the allocations of their gangs are released.
+        3. Request and release allocations. A job may have thousands of gangs, so the event loop does other work in
+           between. The saver counts the batch as being written, so readers wait, and the next batch follows later.
+        4. Announce the changes, and clean up after ended jobs.
+        """
         for change in batch.added:
             self._guarded(self._add_new_job, change)
         for record in batch.refused:
             self._guarded(self._drop_refused_job, record)
+        allocations: list[AllocationChange] = []
+        for change in (*batch.added, *batch.changes):
+            self._guarded(self._control_attempts, change)
+            allocations += [
+                (change.record, step)
+                for step in change.instructions
+                if isinstance(step, RequestAllocation | ReleaseAllocation)
+            ]
+        await self._scheduler.change_allocations(allocations)
         for change in batch.changes:
-            self._guarded(self._carry_out_change, change)
+            self._guarded(self._announce, change)
 
     def _guarded(self, carry_out: Callable[[T], None], what: T) -> None:
         try:
@@ -412,10 +429,7 @@ class Controller:
         self._add(record)
         log_new_job(record.job)
         self.metrics.job_tally.job_added()
-        self._transition_log.write(record.job, change.transitions)
-        self.metrics.job_tally.add(record.job, change.transitions)
         self.list_watches.job_added(record)
-        self._carry_out_instructions(change)
         self._dependencies.job_added(record)
         # While a child job is being saved, its parent job may end. In this case the child job must end, too.
         if record.job.parent_job_id:
@@ -436,33 +450,24 @@ class Controller:
     def _drop_refused_job(self, record: JobRecord) -> None:
         self._quotas.remove(record.job.owner, len(record.job.tasks))
 
-    def _carry_out_change(self, change: JobChange) -> None:
+    def _control_attempts(self, change: JobChange) -> None:
+        job = change.record.job
+        self._transition_log.write(job, change.transitions)
+        self.metrics.job_tally.add(job, change.transitions)
+        steps = [step for step in change.instructions if isinstance(step, StartAttempt | StopAttempt)]
+        self._attempts.carry_out(change.record, steps)
+
+    def _announce(self, change: JobChange) -> None:
         record = change.record
-        self._transition_log.write(record.job, change.transitions)
-        self.metrics.job_tally.add(record.job, change.transitions)
         if change.has_news:
             self.watches.publish(record)
             self.list_watches.publish(record)
-        self._carry_out_instructions(change)
         if change.is_current and record.job.is_finished and not self.jobs.is_concluded(record):
             self._conclude(record)
         # If the controller is killed before it has saved the end of a job, the restarted controller does not know that
         # the job has ended. Therefore child jobs end only after the end of their parent job is saved.
         if change.is_saved:
             self._end_orphans(record)
-
-    def _carry_out_instructions(self, change: JobChange) -> None:
-        record = change.record
-        attempts: list[StartAttempt | StopAttempt] = []
-        for instruction in change.instructions:
-            match instruction:
-                case RequestAllocation(gang_id, task_indices, not_before_ms):
-                    self._scheduler.request_allocation(record, gang_id, task_indices, not_before_ms)
-                case ReleaseAllocation(gang_id):
-                    self._scheduler.release_allocation(gang_id)
-                case _:
-                    attempts.append(instruction)
-        self._attempts.carry_out(record, attempts)
 
     def _conclude(self, record: JobRecord) -> None:
         """Clean up after a job whose end is saved, and drop the job from memory."""

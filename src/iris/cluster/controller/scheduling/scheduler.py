@@ -11,9 +11,10 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
+from iris.cluster.controller.jobs.instructions import ReleaseAllocation, RequestAllocation
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS, pause_before
 from iris.cluster.controller.scheduling.deadlines import job_ends_by_s, place_by_s, tree_since_s, waits_since_s
@@ -62,6 +63,11 @@ from iris.system.timers import Timers
 
 TICK_S = 1.0
 WITHDRAW_AFTER_S = 20.0
+# After this many requests and releases for a job with thousands of gangs, the event loop does other work. One change
+# takes about 30 µs.
+_CHANGES_AT_ONCE = 100
+# A job, and its instruction to request or release the allocation of one of its gangs.
+AllocationChange = tuple[JobRecord, RequestAllocation | ReleaseAllocation]
 _log = logging.getLogger(__name__)
 
 
@@ -139,6 +145,22 @@ class Scheduler:
         self._job_timers.drop(job_id)
         self._losses.forget_job(job_id)
         self.slots.forget_job(job_id)
+
+    async def change_allocations(self, changes: Sequence[AllocationChange]) -> None:
+        """Request and release allocations, in order. After every `_CHANGES_AT_ONCE` changes, the event loop does other
+        work, for example a scheduling pass, which then sees only the gangs that were added so far.
+        """
+        for number, (record, instruction) in enumerate(changes, 1):
+            try:
+                match instruction:
+                    case RequestAllocation(gang_id, task_indices, not_before_ms):
+                        self.request_allocation(record, gang_id, task_indices, not_before_ms)
+                    case ReleaseAllocation(gang_id):
+                        self.release_allocation(gang_id)
+            except Exception:  # noqa: BLE001 - An error with one gang must not affect the other gangs.
+                _log.exception("the allocation of gang %s cannot be changed", instruction.gang_id)
+            if number % _CHANGES_AT_ONCE == 0 and number < len(changes):
+                await asyncio.sleep(0)
 
     def request_allocation(
         self, record: JobRecord, gang_id: str, task_indices: tuple[int, ...], not_before_ms: int

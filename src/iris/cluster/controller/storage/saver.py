@@ -284,10 +284,11 @@ class Saver(Gathering):
             ]
             error = await self.tally.count(len(batch.jobs) + len(batch.launches), self._write(batch))
             last_saved = {} if error is None else await self._read_last_saved(batch)
-            self._writing = None
+            # The batch counts as being written until the controller has carried out its consequences.
             if error is None:
                 self._stop_retry()
                 yield self._finish(batch, written)
+                self._writing = None
                 for outcome in batch.refusable():
                     outcome.set_result(None)
                 batch.outcome.set_result(None)
@@ -296,6 +297,7 @@ class Saver(Gathering):
                 refused = batch.refusable()
                 launches, batch.launches, batch.writes = batch.launches, [], []
                 yield self._give_back(batch, launches, error, has_refused=bool(refused))
+                self._writing = None
                 for outcome in refused:
                     outcome.set_result(error)
                 if not refused:
