@@ -19,6 +19,7 @@ from iris.cluster.client.operations.watches.list_watching import WatchedJobs
 from iris.cluster.client.remote_client import RemoteClusterClient
 from iris.cluster.controller.api.job_lists.list_watches import JobListWatch, JobListWatches, shortest_pause_s
 from iris.cluster.controller.api.job_lists.pages import JobPages, PageChoice
+from iris.cluster.controller.api.slices import Slices, uncounted
 from iris.cluster.controller.storage.store import Changes, Store
 from iris.cluster.controller.submission.quotas import Quota
 from iris.errors import InvalidArgumentError, PermissionDeniedError, ResourceExhaustedError
@@ -269,12 +270,14 @@ class SlowPages(JobPages):
         self.removed: set[int] = set()
         self.is_reading, self.may_read = asyncio.Event(), asyncio.Event()
 
-    async def read(self, choice: PageChoice) -> dict[int, pb.JobStatus]:
+    async def read(self, choice: PageChoice, tally: Callable[[float], None] = uncounted) -> dict[int, pb.JobStatus]:
         self.reads += 1
         if self.reads > 1:
             self.is_reading.set()
             await self.may_read.wait()
-        return {number: job for number, job in (await super().read(choice)).items() if number not in self.removed}
+        return {
+            number: job for number, job in (await super().read(choice, tally)).items() if number not in self.removed
+        }
 
 
 def test_watcher_that_joins_during_a_reload_of_the_list_does_not_keep_a_removed_job(
@@ -302,3 +305,32 @@ def test_watcher_that_joins_during_a_reload_of_the_list_does_not_keep_a_removed_
         return shown & pages.removed
 
     assert not controller.run(watch())
+
+
+class SlicedPages(JobPages):
+    """Pages whose messages are made in slices of the test."""
+
+    def __init__(self, pages: JobPages, slices: Slices) -> None:
+        vars(self).update(vars(pages))
+        self._slices = slices
+
+
+def test_cost_of_reading_a_page_does_not_contain_the_waits_for_urgent_work(
+    controller: ControllerThread, client: RemoteClusterClient
+) -> None:
+    launch(client, "read")
+    now_s = 0.0
+    costs_s: list[float] = []
+
+    async def read() -> dict[int, pb.JobStatus]:
+        async def sleep(seconds: float) -> None:
+            nonlocal now_s
+            now_s += seconds
+
+        slices = Slices(0.0, lambda: True, clock=lambda: now_s, sleep=sleep)
+        pages = SlicedPages(controller.controller.list_watches.pages, slices)
+        return await pages.read(pages.choice(pb.Controller.ListJobsRequest(page_size=5)), costs_s.append)
+
+    assert len(controller.run(read())) == 6
+    assert now_s >= 0.1, "the messages waited for the urgent work"
+    assert sum(costs_s) < 0.1

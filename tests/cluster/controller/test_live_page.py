@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 from support.seeds import for_each_seed
 
@@ -67,10 +68,10 @@ class World:
         numbers.sort(reverse=self.choice.newest_first)
         return numbers[: self.choice.limit], len(numbers) > self.choice.limit
 
-    def read_page(self) -> dict[int, pb.JobStatus]:
-        numbers = [number for number, state in self.states.items() if state == RUNNING and self.choice.in_range(number)]
-        numbers.sort(reverse=self.choice.newest_first)
-        return {n: status(n, RUNNING, self.texts.get(n, "")) for n in numbers[: self.choice.limit + 1]}
+    def read_page(self, choice: PageChoice) -> dict[int, pb.JobStatus]:
+        numbers = [number for number, state in self.states.items() if state == RUNNING and choice.in_range(number)]
+        numbers.sort(reverse=choice.newest_first)
+        return {n: status(n, RUNNING, self.texts.get(n, "")) for n in numbers[: choice.limit + 1]}
 
     def step(self, page: LivePage) -> None:
         kind = self.random.randrange(4)
@@ -93,12 +94,13 @@ class World:
 def test_live_page_of_jobs_equals_a_simple_model_for_every_reader(seed: int) -> None:
     world = World(seed)
     page = LivePage(world.choice)
-    page.replace_all(world.read_page())
+    page.replace_all(world.read_page(world.choice))
     readers = [Reader(page) for _ in range(3)]
     for _ in range(60):
-        world.step(page)
+        for _ in range(world.random.randint(1, 3)):
+            world.step(page)
         if page.needs_reading:
-            page.replace_all(world.read_page())
+            page.extend(world.read_page(page.following()))
         expected, has_more = world.expected()
         for reader in readers:
             if world.random.random() < 0.4:
@@ -106,6 +108,20 @@ def test_live_page_of_jobs_equals_a_simple_model_for_every_reader(seed: int) -> 
                 assert sorted(reader.jobs, reverse=world.choice.newest_first) == expected
                 assert {n: job.error for n, job in reader.jobs.items()} == {n: world.texts.get(n, "") for n in expected}
                 assert reader.more or not has_more  # the next page may have become empty
+
+
+def test_live_page_that_jobs_have_left_needs_only_the_missing_jobs() -> None:
+    choice = PageChoice(JobFilter(), True, 10, None)
+    page = LivePage(choice)
+    page.replace_all({number: status(number, RUNNING) for number in range(30, 19, -1)})
+    for number in (30, 25, 22):
+        page.change(number, None)
+    assert page.following() == replace(choice, first=20, limit=3)
+    page.extend({number: status(number, RUNNING) for number in range(20, 16, -1)})
+    reader = Reader(page)
+    reader.read()
+    assert sorted(reader.jobs) == [18, 19, 20, 21, 23, 24, 26, 27, 28, 29]
+    assert reader.more
 
 
 def test_reader_of_a_live_page_that_missed_too_many_jobs_gets_the_whole_page() -> None:

@@ -44,8 +44,8 @@ class RunsSteps(Protocol):
         ...
 
 
-def _forget(seconds: float) -> None:
-    pass
+def uncounted(seconds: float) -> None:
+    """Ignore the length of a slice."""
 
 
 class Slices:
@@ -83,13 +83,13 @@ class Slices:
         self._loop_is_ours = asyncio.Lock()
         self._background_turn = asyncio.Lock()
 
-    async def run(self, work: Steps[T]) -> T:
+    async def run(self, work: Steps[T], tally: Callable[[float], None] = uncounted) -> T:
         """Run a generator in slices, and return its result. Call this method only during a turn of `lane`, or for short
-        work.
+        work. `tally` gets the length of each slice, in seconds.
         """
         asked_s = asked_for_turn_s()
         begin_s = self.clock() if asked_s is None else asked_s
-        return await self.run_until_impatient(work, begin_s + _READER_PATIENCE_S)
+        return await self.run_until_impatient(work, begin_s + _READER_PATIENCE_S, tally=tally)
 
     def in_background(self) -> BackgroundSlices:
         """Return an object that makes what web pages show, in slices with pauses."""
@@ -100,7 +100,7 @@ class Slices:
         work: Steps[T],
         patient_until_s: float,
         pauses_until_s: float = -math.inf,
-        tally: Callable[[float], None] = _forget,
+        tally: Callable[[float], None] = uncounted,
     ) -> T:
         """Run a generator in slices, and return its result.
 

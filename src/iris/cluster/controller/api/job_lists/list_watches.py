@@ -5,7 +5,7 @@ database when its first client comes, and then follows the changes of jobs:
 1. When a job changes, each watch only notes the job, which costs a microsecond.
 2. Up to four times a second, and less often for many clients, the watch makes the messages of the noted jobs that are
    on its page, waits until the changes are saved, and announces the messages. If jobs have left the page, the watch
-   reads the page again.
+   reads the jobs that follow.
 3. Each client gets all changes since its last message. Clients at the same version share one message. The controller
    sends the messages one after the other, with pauses for other calls.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -184,6 +183,7 @@ class JobListWatch:
         self._saver = saver
         self._slices = slices
         self._background = slices.in_background()
+        self._read_s = 0.0  # How long all reads of the page have kept the controller busy.
         self._page = LivePage(choice)
         self._counts: StateCounts | None = None
         self._changed: dict[int, JobRecord] = {}
@@ -285,7 +285,7 @@ class JobListWatch:
                 counts = StateCounts(wanted, self._last_added)
                 await self._slices.run(self._count_unfinished(counts, self._jobs.open_jobs()))
                 counts.add_ended(await self._pages.count_ended(wanted, last=counts.last, without=counts.unfinished))
-                found = await self._read_page()
+                found = await self._read_page(self._choice)
             if await self._saver.settled():
                 return counts, found
 
@@ -295,17 +295,20 @@ class JobListWatch:
             counts.add_unfinished(record.number, job)
             yield
 
-    async def _read_page(self) -> dict[int, cluster_pb2.JobStatus]:
+    async def _read_page(self, choice: PageChoice) -> dict[int, cluster_pb2.JobStatus]:
         self.reads += 1
-        return await self._pages.read(self._choice)
+        return await self._pages.read(choice, self._add_read_time)
+
+    def _add_read_time(self, seconds: float) -> None:
+        self._read_s += seconds
 
     async def _update(self) -> float:
         """Apply the noted changes of jobs to the page, and to the number of jobs in each state. Return how long this
-        has kept the controller busy, in seconds. If the page was read again, the whole time of the read counts.
+        has kept the controller busy, in seconds, without the time in which other work was done.
         """
         assert self._counts is not None, "the list was loaded"
         self._background.begin_work()
-        busy_s = self._background.busy_s
+        before_s = self._background.busy_s + self._read_s
         changed, self._changed = dict(sorted(self._changed.items())), {}
         removed, self._removed = self._removed, {}
         is_flood = len(changed) > _FLOOD * self._choice.limit
@@ -316,16 +319,17 @@ class JobListWatch:
         for number, record in removed.items():
             self._counts.remove(record.job)
             self._page.change(number, None)
-        if self._page.needs_reading or is_flood:
-            began_s = time.perf_counter()
-            self._page.replace_all(await self._saved_page())
-            busy_s -= time.perf_counter() - began_s
-        return self._background.busy_s - busy_s
+        if is_flood:
+            self._page.replace_all(await self._saved_page(self._choice))
+        elif self._page.needs_reading:
+            # Only the missing jobs are read, because the page follows the changes of its other jobs.
+            self._page.extend(await self._saved_page(self._page.following()))
+        return self._background.busy_s + self._read_s - before_s
 
-    async def _saved_page(self) -> dict[int, cluster_pb2.JobStatus]:
+    async def _saved_page(self, choice: PageChoice) -> dict[int, cluster_pb2.JobStatus]:
         while True:
             async with self._slices.lane.turn(self._caller):
-                found = await self._read_page()
+                found = await self._read_page(choice)
             if await self._saver.settled():
                 return found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from iris.cluster.controller.api.job_lists.pages import LIST_NAME, PageChoice
 from iris.rpc import cluster_pb2
@@ -36,7 +36,7 @@ class LivePage:
 
     Attributes:
         version: The number of changes of the page since it was created.
-        needs_reading: Whether a job has left the page, so that a job of the next page must be read.
+        needs_reading: Whether a job has left the page, so that the jobs of the choice `following` must be read.
     """
 
     def __init__(self, choice: PageChoice, most_bytes: int = PAGE_BYTES) -> None:
@@ -61,19 +61,34 @@ class LivePage:
         """Return whether the number of a job lies in the range of the page. The conditions are not checked."""
         if not self._choice.in_range(number):
             return False
-        return not self._has_more or not self._order or self._key(number) < self._order[-1]
+        # If all jobs have left the page and others follow, the next read decides which of them are on the page.
+        return not self._has_more or (bool(self._order) and self._key(number) < self._order[-1])
+
+    def following(self) -> PageChoice:
+        """Return the choice of the jobs to read after jobs have left the page: as many jobs as are missing, beginning
+        after the last job of the page.
+        """
+        if not self._order:
+            return self._choice
+        return replace(self._choice, first=self._next_number(), limit=self._choice.limit - len(self._order))
+
+    def extend(self, found: Mapping[int, cluster_pb2.JobStatus]) -> None:
+        """Add the jobs that were read with the choice `following`, after the last job of the page. If further pages
+        follow, `found` also has the first job of the next page.
+        """
+        self.needs_reading = False
+        self._has_more = False
+        for number, status in found.items():
+            self._put(number, status)
+        self._cut()
 
     def replace_all(self, found: Mapping[int, cluster_pb2.JobStatus]) -> None:
         """Replace all jobs of the page by the jobs in `found`, which maps numbers of jobs to statuses. If further pages
         follow, `found` also has the first job of the next page.
         """
-        self.needs_reading = False
-        self._has_more = False
         for number in [number for number in self._entries if number not in found]:
             self._remove(number)
-        for number, status in found.items():
-            self._put(number, status)
-        self._cut()
+        self.extend(found)
 
     def change(self, number: int, status: cluster_pb2.JobStatus | None) -> None:
         """Show the new status of a job on the page. With the status None, remove the job from the page, because the job
@@ -103,8 +118,12 @@ class LivePage:
                 number for version, number in self._left if version > known and number not in self._entries
             )
         if self._has_more and self._order:
-            last = self._key(self._order[-1])
-            response.next_page_token = page_token_of(LIST_NAME, last - 1 if self._choice.newest_first else last + 1)
+            response.next_page_token = page_token_of(LIST_NAME, self._next_number())
+
+    def _next_number(self) -> int:
+        """Return the first number that a job of the next page can have. The page must not be empty."""
+        last = self._key(self._order[-1])
+        return last - 1 if self._choice.newest_first else last + 1
 
     def _entries_in_order(self) -> Iterator[_Entry]:
         return (self._entries[self._key(key)] for key in self._order)

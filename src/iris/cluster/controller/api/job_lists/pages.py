@@ -6,13 +6,14 @@ with which the next page begins. Therefore each job that exists while all pages 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from iris.arguments import MAX_INT32, MAX_INT64, check_whole_number
 from iris.cluster.controller.api import messages
-from iris.cluster.controller.api.slices import Slices
+from iris.cluster.controller.api.slices import Slices, uncounted
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.job_table import JobTable
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
@@ -90,27 +91,41 @@ class JobPages:
         first = number_in(LIST_NAME, token, self._saver.last_number) if token else None
         return PageChoice(wanted, request.newest_first, limit, first)
 
-    async def read(self, choice: PageChoice) -> dict[int, cluster_pb2.JobStatus]:
+    async def read(
+        self, choice: PageChoice, tally: Callable[[float], None] = uncounted
+    ) -> dict[int, cluster_pb2.JobStatus]:
         """Return the statuses of the jobs of a page by number, and one more job if further pages follow. The statuses
         may show unsaved changes (see `Saver.settled`).
 
         The jobs in memory are listed before the database is read. Therefore a job that ends meanwhile may be found
         twice, in memory and in the database. In this case, the page shows the job once, with the status from memory.
+
+        Args:
+            choice: The jobs to read.
+            tally: A function that gets how long each part of the read has kept the event loop or a thread busy, in
+                seconds. The time in which the read has waited for other work does not count.
         """
+        begin_s = self._slices.clock()
         within = _range_of(choice)
         within = replace(within, last=min(within.last, self._saver.last_number))
         live = {record.number: record for record in self._jobs.open_jobs() if within.contains(record.number)}
-        ended = await self._stored_jobs.run(self._read_ended, choice.wanted, within)
+        tally(self._slices.clock() - begin_s)
+        ended, thread_s = await self._stored_jobs.run(self._read_ended, choice.wanted, within)
+        tally(thread_s)
         in_order = [live[number] for number in sorted(live, reverse=within.newest_first)]
         making = self._live_statuses(in_order, choice.wanted, within.limit)
         found = {number: status for number, status in ended if number not in live}
-        found |= await self._slices.run(making)
+        found |= await self._slices.run(making, tally)
         return {number: found[number] for number in sorted(found, reverse=choice.newest_first)[: within.limit]}
 
-    def _read_ended(self, wanted: JobFilter, within: Range) -> list[tuple[int, cluster_pb2.JobStatus]]:
-        """Return the number and the status of each ended job of a page. This method runs in a thread."""
+    def _read_ended(self, wanted: JobFilter, within: Range) -> tuple[list[tuple[int, cluster_pb2.JobStatus]], float]:
+        """Return the number and the status of each ended job of a page, and the CPU time of the read in seconds. This
+        method runs in a thread.
+        """
+        begin_s = time.thread_time()
         records = self._store.read(partial(read_page, wanted=wanted, within=within))
-        return [(record.number, messages.job_status(record)) for record in records]
+        found = [(record.number, messages.job_status(record)) for record in records]
+        return found, time.thread_time() - begin_s
 
     def _live_statuses(
         self, records: Sequence[JobRecord], wanted: JobFilter, limit: int
