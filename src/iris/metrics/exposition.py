@@ -60,13 +60,10 @@ def _weight(parameters: Iterable[str]) -> float:
     return 1.0
 
 
-def write_metrics(families: Iterable[Family], text_format: TextFormat) -> str:
-    """Return metrics as text. A metric without samples has only its description."""
-    return "\n".join(metric_lines(families, text_format)) + "\n"
-
-
 def metric_lines(families: Iterable[Family], text_format: TextFormat) -> Iterator[str]:
-    """Yield the lines of the text of metrics, each without its line break. The samples may change between two lines."""
+    """Yield the lines of the text of metrics, each without its line break. A metric without samples has only its
+    description. The samples may change between two lines.
+    """
     for family in families:
         metric = family.metric
         described = metric.name
