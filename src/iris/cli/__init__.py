@@ -1,9 +1,9 @@
 """The command line `iris`.
 
-`program.py` assembles the commands. `commands/` has one file for each command, in folders by subject: submission of
-jobs, existing jobs, contexts, and administration of clusters. `output/` prints all answers, as text or as JSON.
-`cluster/` finds the cluster and the jobs that a command addresses. `job_files/` reads and writes job files. No other
-package imports `iris.cli`.
+`program.py` assembles the commands. `commands/` has a file for nearly every command, in folders by subject, for example
+the submission of jobs, existing jobs, and the administration of clusters. `output/` prints all answers, as text or as
+JSON. `cluster/` finds the cluster and the jobs that a command addresses. `job_files/` reads and writes job files. No
+other package imports `iris.cli`.
 """
 
 from __future__ import annotations

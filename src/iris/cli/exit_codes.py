@@ -1,9 +1,10 @@
 """The exit codes of `iris`.
 
-Some commands exit with the code of a job: `run`, `wait`, `attach`, `retry`, and `logs -f`. `JobCodeCommand` gives these
-commands the code 125 for an error of Iris itself, as `docker run` does. Therefore a script can tell an error of Iris
-from a failure of the job, as long as the job's programs do not use 124 to 127 themselves. All other commands exit
-with 1 after an error.
+Some commands exit with the code of a job: `run`, `wait`, `attach`, `retry`, and `logs -f`. `exec` and `shell` exit with
+the code of a command in a task. `JobCodeCommand` gives all these commands the code 125 for an error of Iris itself, as
+`docker run` does. Therefore a script can tell an error of Iris from a failure of the job or the command, as long as
+their programs do not use 124 to 127 themselves. All other commands exit with 1 after an error, and every command exits
+with 2 if its command line is invalid.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import click
 from iris.errors import IrisError
 from iris.rpc import cluster_pb2
 
-# The exit code after an error of Iris, for all commands that do not exit with the code of a job.
+# The exit code after an error of Iris, for all commands that are not a `JobCodeCommand`.
 EXIT_ERROR = 1
 # The exit code if a task failed although its process exited with 0, for example because its result could not be stored.
 EXIT_FAILED = 1
@@ -97,7 +98,8 @@ def failed_inputs(status: cluster_pb2.JobStatus) -> list[cluster_pb2.TaskStatus]
 
 
 class JobCodeCommand(click.Command):
-    """A command whose exit code is the code of a job. An error of Iris itself gives `EXIT_IRIS_FAILED`.
+    """A command whose exit code is the code of a job, or of a command in a task. An error of Iris itself gives
+    `EXIT_IRIS_FAILED`.
 
     If the command has a parameter `follow`, the exit code is the code of a job only if `follow` is set.
     """

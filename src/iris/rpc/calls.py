@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 # The first and the longest pause between two tries of a call. Five tries take about a second.
 FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
-# The exceptions that transports raise if the connection is at fault. Iris's transport raises the first class, and
+# The exceptions that transports raise if the connection is at fault. Iris's own transports raise the first class, and
 # connectrpc's transports raise the other classes.
 _RETRIED_CAUSES = (ConnectionError, ReadError, WriteError, StreamError, RemoteProtocolError)
 Request = TypeVar("Request", contravariant=True)
