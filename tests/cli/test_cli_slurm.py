@@ -79,11 +79,11 @@ def _text_of(path: Path) -> str:
 
 
 def test_up_refuses_options_of_another_engine(iris: Iris) -> None:
-    words = iris("up", "--port", "0", "--slurm-option=--time=1", code=1).stderr
+    words = iris("up", "--port", "0", "--slurm-option=--time=1", code=2).stderr
     assert "--slurm-option applies to --engine slurm only, but this cluster uses --engine local" in words
-    words = iris("up", "--port", "0", "--engine", "slurm", "--workers", "2", code=1).stderr
+    words = iris("up", "--port", "0", "--engine", "slurm", "--workers", "2", code=2).stderr
     assert "--workers applies to --engine local only, but this cluster uses --engine slurm" in words
-    words = iris("up", "--port", "0", "--engine", "slurm", "--label", "a=b", code=1).stderr
+    words = iris("up", "--port", "0", "--engine", "slurm", "--label", "a=b", code=2).stderr
     assert "--label applies to --engine local only" in words
 
 
