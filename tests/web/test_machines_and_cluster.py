@@ -75,6 +75,27 @@ def test_page_of_the_machines_shows_jobs_queue_and_use_live(
     expect(page.get_by_text("Nothing waits for machines.")).to_be_visible()
 
 
+def test_queue_has_one_row_for_the_waiting_tasks_of_a_job(
+    server: LocalServer, cluster: RemoteClusterClient, pages: Pages
+) -> None:
+    first, *others = cluster.list_machines().machines
+    cores = {"cpu": first.total.cpu}
+    many = launch(cluster, ["sleep", "600"], 25, name=unique("many"), resources=cores, independent_tasks=True)
+    waiting = 25 - 1 - len(others)
+    page = pages.open(server.address, "#/machines")
+    queue = page.get_by_role("table", name="Gangs that wait for machines")
+    rows = queue.locator("tbody tr")
+    expect(queue.get_by_role("row", name=many)).to_contain_text(f"{many} {waiting} tasks")
+    expect(rows).to_have_count(1)
+    more = [launch(cluster, shell("true"), name=unique("more"), resources=cores) for _ in range(11)]
+    expect(rows).to_have_count(10)
+    page.get_by_role("button", name="Show all 12 rows").click()
+    expect(rows).to_have_count(12)
+    for job_id in (many, *more):
+        cluster.terminate_job(job_id)
+        wait_for_end(cluster, job_id)
+
+
 def test_page_of_the_cluster_shows_the_controller_the_leases_and_the_events(
     server: LocalServer, cluster: RemoteClusterClient, pages: Pages
 ) -> None:
