@@ -75,6 +75,29 @@ class LogPage:
         self.page.mouse.wheel(0, -pixels)
 
 
+def test_log_view_says_why_a_task_never_started(
+    cluster: StandingCluster, client: RemoteClusterClient, pages: Pages
+) -> None:
+    job_id = launch(client, ["true"], resources={"cpu": 10_000})
+    wait_for_end(client, job_id)
+    log = LogPage(pages, cluster, job_id)
+    expect(log.page.locator(".log-notice")).to_contain_text("Task 0 never started: it can never be placed")
+    log.page.set_viewport_size({"width": 390, "height": 800})
+    expect(log.page.get_by_text("The tasks have written nothing; every task has ended.")).to_be_visible()
+    assert accessibility_problems(log.page) == []
+
+
+def test_log_view_says_that_no_line_matches_a_filter(
+    cluster: StandingCluster, client: RemoteClusterClient, pages: Pages
+) -> None:
+    job_id = launch(client, ["echo", "hello"])
+    wait_for_end(client, job_id)
+    log = LogPage(pages, cluster, job_id, "?grep=unknown")
+    expect(log.page.get_by_text("No line matches the filter; every task has ended.")).to_be_visible()
+    log.page.get_by_label("Only lines with").fill("hel")
+    expect(log.page.get_by_text("This is the whole log, filtered; every task has ended.")).to_be_visible()
+
+
 def test_log_view_shows_a_retry_and_how_each_attempt_ended(
     cluster: StandingCluster, client: RemoteClusterClient, pages: Pages, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import { Loading } from "../../parts/empty";
 import { bytesText, countText } from "../../parts/numbers";
 import { StateBadge } from "../../parts/state";
 import { STATES } from "../../parts/states";
+import { connection } from "../../rpc/connection";
 import type { Failure } from "../../rpc/errors";
 import { sessionUrl } from "../../rpc/session";
 import { visibleText } from "./engine/ansi";
@@ -201,9 +202,9 @@ function FailureNotice({ failure, onRetry }: { failure: Failure; onRetry?: () =>
   );
 }
 
-/** Why there is nothing to see: tasks that wait, and logs that cannot be read. */
+/** Why there is nothing to see: tasks that wait or never started, and logs that cannot be read. */
 function Notices({ session, watched }: { session: LogSession; watched: WatchedJob }) {
-  const waiting = useMemo(() => waitingTasks(session.tasks, watched), [session, watched]);
+  const missing = useMemo(() => missingLogs(session.tasks, watched), [session, watched]);
   const failure = session.failure.value;
   const errors = useComputed(() => (session.version.value, session.document.errors())).value;
   return (
@@ -217,22 +218,24 @@ function Notices({ session, watched }: { session: LogSession; watched: WatchedJo
           <button type="button" class="quiet-button" onClick={() => session.retry()}>Try now</button>
         </p>
       )}
-      {waiting && <p class="log-notice" role="status">{waiting}</p>}
+      {missing && <p class="log-notice" role="status">{missing}</p>}
     </>
   );
 }
 
-function waitingTasks(shown: readonly number[], { job, tasks }: WatchedJob): string {
-  const waiting = shown.flatMap((index) => {
-    const task = tasks.get(index);
-    return task && STATES[task.state]?.name === "PENDING" ? [task] : [];
-  });
-  const first = waiting[0];
+function missingLogs(shown: readonly number[], { job, tasks }: WatchedJob): string {
+  const known = shown.flatMap((index) => tasks.get(index) ?? []);
+  const waiting = known.filter(({ state }) => STATES[state]?.name === "PENDING");
+  const unstarted = known.filter(({ state, attempts }) => STATES[state]?.isFinal && attempts.length === 0);
+  const first = waiting[0] ?? unstarted[0];
   if (!first) return "";
-  const status = first.statusMessage || job.statusMessage || "its turn in the queue has not come";
+  const status = waiting.length
+    ? first.statusMessage || job.statusMessage || "its turn in the queue has not come"
+    : first.error || job.error || "the job was ended";
   const reason = visibleText(status.replace(/^waiting: /, "")); // The notice itself says that the task waits.
-  const who = waiting.length === 1 ? `Task ${first.taskIndex} waits` : `${countText(waiting.length)} tasks wait, task ${first.taskIndex}`;
-  return `${who}: ${reason}`;
+  const count = waiting.length || unstarted.length;
+  const [one, several] = waiting.length ? ["waits", "wait"] : ["never started", "never started"];
+  return `${count === 1 ? `Task ${first.taskIndex} ${one}` : `${countText(count)} tasks ${several}, task ${first.taskIndex}`}: ${reason}`;
 }
 
 function BackToEnd({ session }: { session: LogSession }) {
@@ -254,11 +257,15 @@ function StatusBar({ session, watched, selected }: { session: LogSession; watche
   const state = isSearching
     ? `Searching for matching lines… ${bytesText(session.searchedBytes.value)} so far.`
     : isOver
-      ? `This is the whole log${session.isFiltered ? ", filtered" : ""}; every task has ended.`
+      ? isBlank(session)
+        ? `${session.isFiltered ? "No line matches the filter" : "The tasks have written nothing"}; every task has ended.`
+        : `This is the whole log${session.isFiltered ? ", filtered" : ""}; every task has ended.`
       : session.isFollowing.value && session.document.isBehind
         ? "Following the end only: new lines come too fast to show them all."
         : session.isFollowing.value
-          ? "Following: new lines appear as they are written."
+          ? connection.value
+            ? "New lines appear when the connection is back."
+            : "Following: new lines appear as they are written."
           : "Not following.";
   return (
     <p class="log-status muted">
@@ -273,6 +280,13 @@ function StatusBar({ session, watched, selected }: { session: LogSession; watche
       )}
     </p>
   );
+}
+
+/** Returns whether all rows of the log are known, and none of them is a line or a gap. */
+function isBlank(session: LogSession): boolean {
+  const { document, failure, isReading } = session;
+  const isKnown = !isReading.value && !failure.value && document.errors().length === 0 && !document.window.hasMoreAbove && document.isAtEnd;
+  return isKnown && !session.rows().some(({ row }) => row.kind === "line" || row.kind === "gap");
 }
 
 async function copyLink(): Promise<void> {
