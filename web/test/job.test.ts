@@ -214,3 +214,11 @@ test("requested amounts of a sum are a line of their own", () => {
   assert.deepEqual(timeRange(100, 100), [80, 100]);
   assert.deepEqual(timeRange(100, 500), [100, 500]);
 });
+
+test("first key chooses a cell of a grid with one cell or one row", () => {
+  const [single, row] = [gridOf(1, 800), gridOf(3, 800)];
+  for (const key of ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"]) assert.equal(cellAfter(single, 1, -1, key), 0, key);
+  assert.equal(cellAfter(row, 3, -1, "ArrowDown"), 0);
+  assert.equal(cellAfter(row, 3, -1, "End"), 2);
+  assert.equal(cellAfter(row, 3, 0, "x"), null);
+});

@@ -38,7 +38,8 @@ export function cellAfter(grid: Grid, count: number, index: number, key: string)
   };
   const step = steps[key];
   if (step === undefined) return null;
-  const next = Math.max(index, 0) + (index < 0 && Math.abs(step) < count ? 0 : step);
+  if (index < 0 && key !== "End") return Math.min(0, count - 1); // Any key chooses the first cell first, also if it is the only cell.
+  const next = index + step;
   if (key === "Home" || key === "End") return Math.min(Math.max(next, 0), count - 1);
   return next < 0 || next >= count ? index : next;
 }
