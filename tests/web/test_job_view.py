@@ -83,6 +83,72 @@ def test_page_of_a_running_gang_shows_changes_at_once(server: LocalServer, clien
     pages.take_screenshots(page, "job-running")
 
 
+def test_page_of_a_job_with_one_task_shows_the_last_lines_and_the_submission(
+    server: LocalServer, client: IrisClient, pages: Pages
+) -> None:
+    job = client.run(
+        shell("echo ready; exec sleep 600"),
+        name=unique("single"),
+        coscheduled=False,
+        ports=["http"],
+        max_retries_failure=2,
+        retry_on=[75],
+    )
+    wait_for_state(client.cluster, job.job_id, pb.JOB_STATE_RUNNING)
+    page = pages.open(server.address, address_of(job.job_id))
+    lines = page.locator(".last-lines")
+    expect(lines).to_contain_text("ready")
+    facts = page.locator(".facts")
+    for text in (
+        "1 core, the default of independent tasks",
+        "Portshttp",
+        "retries only after exit code 75",
+    ):
+        expect(facts).to_contain_text(text)
+    # The panel of the task replaces the lines.
+    page.locator(".task-grid").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator(".task-panel .last-lines")).to_be_visible()
+    expect(lines).to_have_count(1)
+    page.get_by_role("button", name="End job").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Its task has not ended.")
+    dialog.get_by_role("button", name="End job").click()
+    expect(page.locator(".job-head + p")).to_contain_text("killed")
+    page.get_by_role("link", name="Log", exact=True).first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(f"Logs of {job.job_id}")
+
+
+def test_stacks_are_offered_only_while_a_task_runs(server: LocalServer, client: IrisClient, pages: Pages) -> None:
+    first = client.run(["sleep", "600"], name=unique("first"))
+    second = client.run(["sleep", "600"], name=unique("second"), after=[first.job_id], placement="spread")
+    page = pages.open(server.address, address_of(second.job_id))
+    expect(page.locator(".job-head + p")).to_contain_text("pending")
+    stacks = page.get_by_role("link", name="Stacks")
+    expect(stacks).to_have_count(0)
+    expect(page.locator(".facts")).to_contain_text("each task on a machine of its own")
+    wait_for_state(client.cluster, first.job_id, pb.JOB_STATE_RUNNING)
+    page.goto(f"{server.address}/{address_of(first.job_id)}")
+    expect(stacks).to_be_visible()
+    for job in (second, first):
+        job.terminate()
+        client.wait(job.job_id)
+
+
+def test_low_rows_of_the_timeline_have_numbers(server: LocalServer, pages: Pages) -> None:
+    page = pages.open(server.address, address_of("many"))
+    page.locator(".timeline-scroller").focus()
+    numbers = """() => {
+        const canvas = document.querySelector('.timeline canvas');
+        const ratio = canvas.width / canvas.clientWidth;
+        const [left, top, width, height] = [2, 30, 44, 380].map(value => Math.round(value * ratio));
+        const pixels = canvas.getContext('2d').getImageData(left, top, width, height);
+        return new Set(new Uint32Array(pixels.data.buffer)).size > 1;
+    }"""
+    page.wait_for_function(numbers)
+
+
 def test_failed_job_shows_the_first_failure_with_its_reason_and_last_lines(
     server: LocalServer, client: IrisClient, pages: Pages
 ) -> None:

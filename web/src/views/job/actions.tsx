@@ -7,6 +7,7 @@ import { confirm } from "../../frame/dialog";
 import { navigate } from "../../frame/router";
 import { hrefOf } from "../../frame/routes";
 import { showError, showToast } from "../../frame/toasts";
+import { countText } from "../../parts/numbers";
 import { styleOf } from "../../parts/states";
 import { visibleText } from "../../parts/visible_text";
 import { isAdmin, mayChange, me, newRequestId } from "../../rpc/session";
@@ -60,10 +61,11 @@ function ActionButton({ run, children }: { run: () => Promise<void>; children: C
 }
 
 async function endJob(job: JobStatus): Promise<void> {
-  const left = job.numTasks - job.tasksSucceeded - job.tasksFailed - job.tasksKilled;
+  const left = countText(job.numTasks - job.tasksSucceeded - job.tasksFailed - job.tasksKilled);
+  const tasks = job.numTasks === 1 ? "Its task has" : `${left} of ${countText(job.numTasks)} tasks have`;
   const confirmed = await confirm({
     title: `End job ${visibleText(job.jobId)}?`,
-    text: `${left} of ${job.numTasks} tasks have not ended. Their processes are stopped, and the child jobs of the job end too.`,
+    text: `${tasks} not ended. The processes are stopped, and the child jobs of the job end too.`,
     action: "End job",
     dangerous: true,
   });
@@ -96,8 +98,8 @@ async function retryJob(job: JobStatus, taskIndices: readonly number[]): Promise
   const count = again.resources?.replicas || 1;
   const which =
     count < job.numTasks
-      ? `runs the ${count === 1 ? "task that has" : `${count} tasks that have`} not succeeded`
-      : `runs all ${job.numTasks} tasks again`;
+      ? `runs the ${count === 1 ? "task that has" : `${countText(count)} tasks that have`} not succeeded`
+      : `runs ${job.numTasks === 1 ? "the task" : `all ${countText(job.numTasks)} tasks`} again`;
   const gang = taskIndices.length && count === job.numTasks ? " The tasks start together, so all of them are needed." : "";
   const confirmed = await confirm({
     title: "Submit the job again?",

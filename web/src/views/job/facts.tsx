@@ -2,7 +2,14 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import type { Controller_GetSubmissionResponse, JobStatus, ResourceSpecProto } from "../../gen/iris/rpc/cluster_pb";
+import { isFieldSet } from "@bufbuild/protobuf";
+import {
+  Placement,
+  Rendezvous,
+  ResourceSpecProtoSchema,
+  type Controller_GetSubmissionResponse,
+  type JobStatus,
+} from "../../gen/iris/rpc/cluster_pb";
 import { hrefOf } from "../../frame/routes";
 import { bytesText, countText } from "../../parts/numbers";
 import { CopyButton } from "../../parts/copy";
@@ -37,8 +44,12 @@ export function Facts({ job }: { job: JobStatus }) {
         {submission && job.numTasks > 1 && (submission.independentTasks ? ", independent" : ", a gang")}
         {job.numInputs > 0 && `, ${numbered(job.numInputs, "input", "inputs")}`}
       </Fact>
-      {submission && <Fact name="Resources of each task">{resourcesText(submission.resources)}</Fact>}
+      {submission && <Fact name="Resources of each task">{resourcesText(submission)}</Fact>}
       {submission && <Fact name="Policies">{policiesText(submission)}</Fact>}
+      {submission && <Texts name="Machines" texts={machineTexts(submission)} />}
+      <Texts name="Ports" texts={submission?.ports} />
+      <Texts name="Outputs" texts={submission?.outputs} />
+      {submission?.workingDirectory && <Texts name="Runs in" texts={[submission.workingDirectory]} />}
       {variables.length > 0 && (
         <Fact name="Environment">
           <details class="environment" open={variables.length <= MOST_OPEN_NAMES}>
@@ -83,6 +94,11 @@ function Fact({ name, children }: { name: string; children: ComponentChildren })
   );
 }
 
+/** A fact of several texts; nothing without a text. */
+function Texts({ name, texts }: { name: string; texts: readonly string[] | undefined }) {
+  return texts?.length ? <Fact name={name}>{visibleText(texts.join(", "))}</Fact> : null;
+}
+
 function Entrypoint({ answer }: { answer: Controller_GetSubmissionResponse }) {
   const words = answer.submission?.command ?? [];
   if (words.length === 0) {
@@ -102,7 +118,7 @@ function Entrypoint({ answer }: { answer: Controller_GetSubmissionResponse }) {
 type Submission = NonNullable<Controller_GetSubmissionResponse["submission"]>;
 
 /** Returns the resources of a task for people, for example `2 cores, 4.0 GiB memory, 1 GPU`. */
-function resourcesText(resources: ResourceSpecProto | undefined): string {
+function resourcesText({ resources, independentTasks }: Submission): string {
   const millicores = Number(resources?.cpuMillicores ?? 0n) || 1_000 * (resources?.cpu ?? 0);
   const memory = Number(resources?.memoryBytes ?? 0n);
   const device = resources?.device?.device;
@@ -110,7 +126,20 @@ function resourcesText(resources: ResourceSpecProto | undefined): string {
   if (millicores) parts.push(`${millicores / 1_000} ${millicores === 1_000 ? "core" : "cores"}`);
   if (memory) parts.push(`${bytesText(memory)} memory`);
   if (device?.case === "gpu") parts.push(`${Math.max(device.value.count, 1)} GPU${device.value.count > 1 ? "s" : ""} ${device.value.variant}`.trim());
-  return parts.join(", ") || "nothing reserved";
+  if (parts.length > 0) return parts.join(", ");
+  // The controller has the same rule in `counts_a_core`.
+  const { field } = ResourceSpecProtoSchema;
+  const isGiven = resources && (resources.device || isFieldSet(resources, field.cpu) || isFieldSet(resources, field.cpuMillicores));
+  return independentTasks && !isGiven ? "1 core, the default of independent tasks" : "nothing reserved";
+}
+
+/** Returns the conditions for the machines of the tasks, for example `each task on a machine of its own`. */
+function machineTexts({ placement, constraints, rendezvous }: Submission): string[] {
+  const texts = constraints.map(({ key, value }) => `${key}=${value?.value.value}`);
+  if (placement === Placement.SPREAD) texts.unshift("each task on a machine of its own");
+  if (placement === Placement.TOGETHER) texts.unshift("all tasks on one machine");
+  if (rendezvous) texts.push(`rendezvous ${Rendezvous[rendezvous]?.toLowerCase()}`);
+  return texts;
 }
 
 function policiesText(submission: Submission): string {
@@ -118,6 +147,8 @@ function policiesText(submission: Submission): string {
     `${numbered(submission.maxRetriesFailure, "retry", "retries")} of failures`,
     `${submission.maxRetriesPreemption} of lost workers`,
   ];
+  if (submission.retryOn.length) parts.push(`retries only after exit code ${submission.retryOn.join(", ")}`);
+  if (submission.failOn.length) parts.push(`no retry after exit code ${submission.failOn.join(", ")}`);
   if (submission.maxTaskFailures) parts.push(`tolerates ${numbered(submission.maxTaskFailures, "failed task", "failed tasks")}`);
   if (submission.maxParallel) parts.push(`${numbered(submission.maxParallel, "task", "tasks")} at a time`);
   if (submission.timeoutSeconds) parts.push(`attempt timeout ${durationText(submission.timeoutSeconds * 1_000)}`);

@@ -17,7 +17,8 @@ import { Endpoints } from "./endpoints";
 import { Facts } from "./facts";
 import { Failures, reasonName } from "./failures";
 import { HangBanner } from "./hang_banner";
-import { countStates, exitText } from "./job_model";
+import { countStates, exitText, hasFailed } from "./job_model";
+import { NewestLines } from "./last_lines";
 import { TaskGrid } from "./task_grid";
 import { TaskPanel } from "./task_panel";
 import { Timeline } from "./timeline/timeline";
@@ -53,6 +54,7 @@ export function JobView({ route }: { route: Route }) {
   const selected = route.query.has("task") ? Number(route.query.get("task")) : -1;
   const task = model.tasks[selected];
   const isFinal = styleOf(job.state).isFinal;
+  const only = job.numTasks === 1 && !task ? model.tasks[0] : undefined;
   return (
     <article class="job">
       <div class="job-head">
@@ -68,8 +70,8 @@ export function JobView({ route }: { route: Route }) {
             Tasks <span class="muted">{countText(job.numTasks)}</span>
           </h2>
           <Counts counts={countStates(tasks)} />
-          <a href={hrefOf("logs", jobId)}>Logs of all tasks</a>
-          {!isFinal && mayLookInside(job.owner) && (
+          <a href={hrefOf("logs", jobId)}>{job.numTasks > 1 ? "Logs of all tasks" : "Log"}</a>
+          {job.tasksRunning > 0 && mayLookInside(job.owner) && (
             <>
               <a href={hrefOf("stacks", jobId)}>Stacks</a>
               <a href={hrefOf("profile", jobId)}>Profile</a>
@@ -80,6 +82,7 @@ export function JobView({ route }: { route: Route }) {
           <StateBar counts={countStates(tasks)} />
         </div>
         <TaskGrid tasks={tasks} selected={selected} onSelect={select} />
+        {only && !hasFailed(only) && <NewestLines task={only} beat={beat} />}
         {task && <TaskPanel job={job} task={task} beat={beat} onClose={() => changeQuery({ task: "" })} />}
       </section>
       <section aria-labelledby="timeline-title">

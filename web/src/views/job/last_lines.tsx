@@ -1,7 +1,7 @@
 // The last lines of an attempt.
 
 import { useEffect, useState } from "preact/hooks";
-import type { Worker_LogEntry } from "../../gen/iris/rpc/cluster_pb";
+import type { TaskStatus, Worker_LogEntry } from "../../gen/iris/rpc/cluster_pb";
 import { plainLine } from "../../parts/visible_text";
 import { describeError } from "../../rpc/errors";
 import { controller } from "../../rpc/transport";
@@ -12,6 +12,23 @@ interface Props {
   lines: number;
   /** The lines are read again when this value changes, for example when the attempt has ended. */
   version: string;
+}
+
+const LINES = 12;
+
+/** The last lines of the newest attempt of a task, read again with each `beat` while the attempt runs. */
+export function NewestLines({ task, beat }: { task: TaskStatus; beat: number }) {
+  const newest = task.attempts[task.attempts.length - 1];
+  if (!newest) return null;
+  return (
+    <LastLines
+      key={`${task.taskId} ${newest.attemptId}`} // never shows the lines of another attempt
+      taskId={task.taskId}
+      attemptId={newest.attemptId}
+      lines={LINES}
+      version={`${newest.state} ${newest.finishedAtMs > 0n ? "" : beat}`}
+    />
+  );
 }
 
 /** The last lines that an attempt has written, without colours. */

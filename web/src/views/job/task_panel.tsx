@@ -11,10 +11,8 @@ import { mayLookInside } from "../../rpc/session";
 import { EndTaskButton } from "./actions";
 import { reasonName } from "./failures";
 import { exitText } from "./job_model";
-import { LastLines } from "./last_lines";
+import { NewestLines } from "./last_lines";
 import { UsagePlots } from "./usage/usage_plots";
-
-const LINES = 12;
 
 interface Props {
   job: JobStatus;
@@ -27,7 +25,6 @@ interface Props {
 export function TaskPanel({ job, task, beat, onClose }: Props) {
   const title = useRef<HTMLHeadingElement>(null);
   useEffect(() => title.current?.focus(), [task.taskIndex]);
-  const newest = task.attempts[task.attempts.length - 1];
   const ports = Object.entries(task.ports);
   return (
     <section class="task-panel" aria-labelledby="task-title">
@@ -39,7 +36,7 @@ export function TaskPanel({ job, task, beat, onClose }: Props) {
         <Duration startMs={Number(task.startedAtMs)} endMs={Number(task.finishedAtMs)} />
         <span>{exitText(task)}</span>
         <a href={hrefOf("logs", job.jobId, [["task", String(task.taskIndex)]])}>Log</a>
-        {!styleOf(task.state).isFinal && mayLookInside(job.owner) && (
+        {styleOf(task.state).name === "RUNNING" && mayLookInside(job.owner) && (
           <>
             <a href={hrefOf("stacks", job.jobId, [["task", String(task.taskIndex)]])}>Stacks</a>
             <a href={hrefOf("profile", job.jobId, [["task", String(task.taskIndex)]])}>Profile</a>
@@ -81,15 +78,7 @@ export function TaskPanel({ job, task, beat, onClose }: Props) {
           </table>
         </div>
       )}
-      {newest && (
-        <LastLines
-          key={`${task.taskId} ${newest.attemptId}`} // never shows the lines of another attempt
-          taskId={task.taskId}
-          attemptId={newest.attemptId}
-          lines={LINES}
-          version={`${newest.state} ${newest.finishedAtMs > 0n ? "" : beat}`}
-        />
-      )}
+      <NewestLines task={task} beat={beat} />
       {task.attempts.length > 0 && <UsagePlots key={task.taskIndex} jobId={job.jobId} tasks={[task.taskIndex]} beat={beat} />}
     </section>
   );

@@ -8,7 +8,7 @@ import { spansOf, tickStep, xOf, type Scale, type Span } from "./layout";
 
 /** The height of the labels of the time, in pixels. */
 export const AXIS_PX = 22;
-const LABELLED_ROW = 13; // Lower rows have no room for the number of the task.
+const LABELLED_ROW = 13; // Of lower rows, only some have a number, because there is no room for all numbers.
 /** The width of the column with the numbers of the tasks, in pixels. */
 export const GUTTER_PX = 52;
 
@@ -39,6 +39,7 @@ export function drawTimeline(surface: Surface, picture: Picture): void {
   context.clip();
   const first = Math.max(0, Math.floor(scrollPx / rowPx));
   const end = Math.min(rows.length, Math.ceil((scrollPx + height - AXIS_PX) / rowPx));
+  const step = [1, 2, 5].find((count) => count * rowPx >= LABELLED_ROW) ?? 5;
   for (let row = first; row < end; row += 1) {
     const task = rows[row];
     if (!task) continue;
@@ -47,11 +48,11 @@ export function drawTimeline(surface: Surface, picture: Picture): void {
       context.fillStyle = colour("--selected");
       context.fillRect(0, y, width, rowPx);
     }
-    if (rowPx >= LABELLED_ROW) {
+    if (row % step === 0) {
       context.fillStyle = colour("--muted");
       context.textAlign = "right";
       context.textBaseline = "middle";
-      context.fillText(String(task.taskIndex), GUTTER_PX - 8, y + rowPx / 2);
+      context.fillText(String(task.taskIndex), GUTTER_PX - 8, Math.max(y + rowPx / 2, AXIS_PX + 7 - scrollPx));
     }
     for (const span of spansOf(task, picture.submittedMs, picture.nowMs)) drawSpan(surface, picture, span, y);
   }
