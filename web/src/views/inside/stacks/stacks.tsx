@@ -3,6 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { ReadStacksResponse } from "../../../gen/iris/rpc/cluster_pb";
 import { countText } from "../../../parts/numbers";
+import { clockTime } from "../../../parts/time_text";
 import { visibleText } from "../../../parts/visible_text";
 import type { Problem, StacksHost } from "../host";
 import { compact, lineText, merge, NOT_PYTHON, tasksText, type Merged, type StackGroup, type Unread } from "./merge";
@@ -60,7 +61,7 @@ export function Stacks({ host }: { host: StacksHost }) {
           Local variables
         </label>
         <span class="muted">
-          {isBusy ? "Reading the stacks…" : reading && `Read at ${reading.at.toLocaleTimeString()} from ${counted(reading.numTasks, "task")}.`}
+          {isBusy ? "Reading the stacks…" : reading && `Read at ${clockTime(reading.at.getTime())} from ${counted(reading.numTasks, "task")}.`}
         </span>
       </div>
       {problem && (
