@@ -310,11 +310,12 @@ class ControllerService(Protocol):
 
     def watch_events(self, request: Controller.WatchEventsRequest, ctx: RequestContext[Controller.WatchEventsRequest, Controller.WatchEventsResponse], /) -> AsyncIterator[Controller.WatchEventsResponse]:
         """
-        Streams the stored events of the cluster, the oldest first, and with follow also the new ones. The cursor of a message
-        is the place after its events, at which a later request continues without a loss or a repetition, also after a restart
-        of the controller. An event of the kind events.gap, which meets every condition, takes the place of events that are
-        stored no more. A message without fields is a beat, which is sent at least every 15 s. Only admins get events about sign-ins and tokens. A task gets the events of its own job and of the
-        child jobs, and names the job in job_id. INVALID_ARGUMENT: an unknown kind, or a cursor that no message had.
+        Streams the stored events of the cluster, the oldest first, and with follow also the new ones. The cursor of a
+        message is the place after its events. A later request continues there without a loss or a repetition, also after a
+        restart of the controller. An event of the kind events.gap replaces events that are no longer stored, and meets every
+        condition. A message without fields is a beat, which is sent at least every 15 s. Only admins get events about
+        sign-ins and tokens. A task must set job_id to its own job or to one of its child jobs.
+        INVALID_ARGUMENT: an unknown kind, or a cursor that no message had.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -1987,11 +1988,12 @@ class ControllerServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> AsyncIterator[Controller.WatchEventsResponse]:
         """
-        Streams the stored events of the cluster, the oldest first, and with follow also the new ones. The cursor of a message
-        is the place after its events, at which a later request continues without a loss or a repetition, also after a restart
-        of the controller. An event of the kind events.gap, which meets every condition, takes the place of events that are
-        stored no more. A message without fields is a beat, which is sent at least every 15 s. Only admins get events about sign-ins and tokens. A task gets the events of its own job and of the
-        child jobs, and names the job in job_id. INVALID_ARGUMENT: an unknown kind, or a cursor that no message had.
+        Streams the stored events of the cluster, the oldest first, and with follow also the new ones. The cursor of a
+        message is the place after its events. A later request continues there without a loss or a repetition, also after a
+        restart of the controller. An event of the kind events.gap replaces events that are no longer stored, and meets every
+        condition. A message without fields is a beat, which is sent at least every 15 s. Only admins get events about
+        sign-ins and tokens. A task must set job_id to its own job or to one of its child jobs.
+        INVALID_ARGUMENT: an unknown kind, or a cursor that no message had.
         """
         return self.execute_server_stream(
             request=request,
@@ -2642,11 +2644,12 @@ class ControllerServiceSync(Protocol):
 
     def watch_events(self, request: Controller.WatchEventsRequest, ctx: RequestContext[Controller.WatchEventsRequest, Controller.WatchEventsResponse], /) -> Iterator[Controller.WatchEventsResponse]:
         """
-        Streams the stored events of the cluster, the oldest first, and with follow also the new ones. The cursor of a message
-        is the place after its events, at which a later request continues without a loss or a repetition, also after a restart
-        of the controller. An event of the kind events.gap, which meets every condition, takes the place of events that are
-        stored no more. A message without fields is a beat, which is sent at least every 15 s. Only admins get events about sign-ins and tokens. A task gets the events of its own job and of the
-        child jobs, and names the job in job_id. INVALID_ARGUMENT: an unknown kind, or a cursor that no message had.
+        Streams the stored events of the cluster, the oldest first, and with follow also the new ones. The cursor of a
+        message is the place after its events. A later request continues there without a loss or a repetition, also after a
+        restart of the controller. An event of the kind events.gap replaces events that are no longer stored, and meets every
+        condition. A message without fields is a beat, which is sent at least every 15 s. Only admins get events about
+        sign-ins and tokens. A task must set job_id to its own job or to one of its child jobs.
+        INVALID_ARGUMENT: an unknown kind, or a cursor that no message had.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -4317,11 +4320,12 @@ class ControllerServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Iterator[Controller.WatchEventsResponse]:
         """
-        Streams the stored events of the cluster, the oldest first, and with follow also the new ones. The cursor of a message
-        is the place after its events, at which a later request continues without a loss or a repetition, also after a restart
-        of the controller. An event of the kind events.gap, which meets every condition, takes the place of events that are
-        stored no more. A message without fields is a beat, which is sent at least every 15 s. Only admins get events about sign-ins and tokens. A task gets the events of its own job and of the
-        child jobs, and names the job in job_id. INVALID_ARGUMENT: an unknown kind, or a cursor that no message had.
+        Streams the stored events of the cluster, the oldest first, and with follow also the new ones. The cursor of a
+        message is the place after its events. A later request continues there without a loss or a repetition, also after a
+        restart of the controller. An event of the kind events.gap replaces events that are no longer stored, and meets every
+        condition. A message without fields is a beat, which is sent at least every 15 s. Only admins get events about
+        sign-ins and tokens. A task must set job_id to its own job or to one of its child jobs.
+        INVALID_ARGUMENT: an unknown kind, or a cursor that no message had.
         """
         return self.execute_server_stream(
             request=request,
