@@ -171,6 +171,36 @@ def test_list_of_jobs_can_be_searched_and_opened_with_the_keyboard_alone(server:
     expect(page).to_have_url(re.compile(r"#/jobs/old-08299$"))
 
 
+def test_text_in_a_filter_stays_as_typed_after_the_filter_is_applied(server: LocalServer, pages: Pages) -> None:
+    page = pages.open(server.address)
+    field = page.get_by_role("searchbox", name="Owner")
+    field.press_sequentially("nobody ")
+    expect(page).to_have_url(re.compile(r"owner=nobody$"))
+    expect(page.get_by_text("No job meets these conditions")).to_be_visible()
+    expect(field).to_have_value("nobody ")
+    field.press_sequentially("else")
+    expect(page).to_have_url(re.compile(r"owner=nobody(\+|%20)else$"))
+    expect(field).to_have_value("nobody else")
+
+
+def test_clearing_the_filters_cancels_a_change_that_was_not_applied_yet(server: LocalServer, pages: Pages) -> None:
+    page = pages.open(server.address, "#/jobs?name=old-08")
+    name, owner = (page.get_by_role("searchbox", name=label) for label in ("Part of the name", "Owner"))
+    expect(page.get_by_role("button", name="Clear")).to_be_visible()
+    name.evaluate(
+        """field => {
+          field.value = "old-082";
+          field.dispatchEvent(new Event("input", { bubbles: true }));
+          document.querySelector(".job-fields button").click();
+        }"""
+    )
+    expect(name).to_have_value("")
+    # The change of this field is applied later than the change of the other field would have been.
+    owner.press_sequentially("nobody")
+    expect(page).to_have_url(re.compile(r"#/jobs\?owner=nobody$"))
+    expect(name).to_have_value("")
+
+
 def test_hostile_names_of_jobs_are_shown_as_text(
     server: LocalServer, client: RemoteClusterClient, pages: Pages
 ) -> None:

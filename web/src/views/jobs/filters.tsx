@@ -1,14 +1,12 @@
 // The filters above the list of jobs. Each change goes into the address of the page.
 
-import { useEffect, useRef, useState } from "preact/hooks";
 import { changeQuery } from "../../frame/router";
 import { countText } from "../../parts/numbers";
 import { StateShape } from "../../parts/state";
 import { STATES, styleOf } from "../../parts/states";
+import { useTypedText } from "../../parts/typed_text";
 import { choosesAll, SPANS, stateParameter, type Conditions } from "./conditions";
 import { total } from "./job_list";
-
-const TYPING_MS = 250; // A change of a text is applied after this pause, so that typing opens no stream for each key.
 
 /** The filters, with the number of jobs in each state. */
 export function Filters({ conditions, counts }: { conditions: Conditions; counts: ReadonlyMap<number, number> }) {
@@ -74,15 +72,10 @@ function Chip(props: { label: string; count: number; pressed: boolean; state?: n
 }
 
 function TextFilter(props: { parameter: string; value: string; label: string; placeholder: string; isSearch?: boolean }) {
-  const [text, setText] = useState(props.value);
-  const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
-  useEffect(() => setText(props.value), [props.value]);
-  useEffect(() => () => clearTimeout(timer.current), []);
-  const type = (value: string) => {
-    setText(value);
-    clearTimeout(timer.current);
-    timer.current = setTimeout(() => change({ [props.parameter]: value.trim() }), TYPING_MS);
-  };
+  const { text, type } = useTypedText(props.value, (next) => {
+    change({ [props.parameter]: next.trim() });
+    return next.trim();
+  });
   return (
     <input
       type="search"

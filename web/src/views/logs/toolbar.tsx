@@ -1,14 +1,13 @@
 // The choices above the log: tasks, attempt, sources, filter, find, switches and download.
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 import { changeQuery } from "../../frame/router";
 import { bytesText } from "../../parts/numbers";
+import { useTypedText } from "../../parts/typed_text";
 import { SOURCES } from "./engine/records";
 import type { SearchState } from "./log_session";
 import type { LogsQuery } from "./logs_query";
-
-const TYPING_MS = 400; // A text takes effect this long after the last key, or with the key Enter.
 
 export interface ToolbarProps {
   readonly query: LogsQuery;
@@ -89,19 +88,10 @@ interface TextFieldProps {
 }
 
 function TextField({ name, label, value, placeholder, help, problem, wide = false }: TextFieldProps) {
-  const [text, setText] = useState(value);
-  const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
-  useEffect(() => setText(value), [value]);
-  useEffect(() => () => clearTimeout(timer.current), []);
-  const apply = (next: string) => {
-    clearTimeout(timer.current);
+  const { text, type, applyNow } = useTypedText(value, (next) => {
     changeQuery(name === "tasks" ? { tasks: next, task: "", line: "" } : { [name]: next, line: "" });
-  };
-  const type = (next: string) => {
-    setText(next);
-    clearTimeout(timer.current);
-    timer.current = setTimeout(() => apply(next), TYPING_MS);
-  };
+    return next;
+  });
   const helpId = `log-${name}-help`;
   return (
     <label class={`log-field${wide ? " log-field-wide" : ""}`}>
@@ -111,7 +101,7 @@ function TextField({ name, label, value, placeholder, help, problem, wide = fals
         aria-invalid={problem ? "true" : undefined} aria-describedby={problem ? helpId : undefined}
         onInput={(event) => type(event.currentTarget.value)}
         onKeyDown={(event) => {
-          if (event.key === "Enter") apply(text);
+          if (event.key === "Enter") applyNow();
         }}
       />
       {problem && <span id={helpId} class="log-problem" role="alert">{problem}</span>}
@@ -138,7 +128,8 @@ export interface FindBarProps {
 /** Finds lines with a pattern. The server searches, so the log is not downloaded. */
 export function FindBar({ query, search, onFind, onStop, onLeave }: FindBarProps) {
   const [text, setText] = useState(query.find);
-  useEffect(() => setText(query.find), [query.find]);
+  // A layout effect runs before the next key of the user. Another effect could overwrite what this key has typed.
+  useLayoutEffect(() => setText(query.find), [query.find]);
   const apply = (direction: "next" | "previous") => {
     if (text !== query.find) changeQuery({ find: text });
     if (text) onFind(direction);
