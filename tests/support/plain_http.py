@@ -38,7 +38,7 @@ class Answer:
 def ask(address: str, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
     """Send one request with an admin's token. An underscore in the name of a header stands for a hyphen."""
     parts = urlsplit(address)
-    with closing(http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)) as connection:
         sent = {"authorization": f"Bearer {token()}"} | {name.replace("_", "-"): v for name, v in headers.items()}
         connection.request(method, path, body, sent)
         return Answer(connection.getresponse())
