@@ -68,7 +68,7 @@ class Book:
             self.announced += [change.record.job_id for change in batch.changes if change.has_news]
             if self.announced:
                 self.has_news.set()
-            self.currents += [change.is_current for change in batch.changes]
+            self.currents += [self.saver.is_current(change.record) for change in batch.changes]
 
     async def launch(self, name: str) -> JobRecord:
         record = new_record(name)

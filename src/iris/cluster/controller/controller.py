@@ -400,7 +400,7 @@ class Controller:
         2. Start and stop attempts. Stops begin before the allocations of their gangs are released.
         3. Request and release allocations. A job may have thousands of gangs, so the event loop does other work in
            between. The saver counts the batch as being written, so readers wait, and the next batch follows later.
-        4. Announce the changes, and clean up after ended jobs.
+        4. Announce the changes, and clean up after saved ends of jobs. A job that ends during step 3 is not saved yet.
         """
         for change in batch.added:
             self._guarded(self._add_new_job, change)
@@ -462,7 +462,7 @@ class Controller:
         if change.has_news:
             self.watches.publish(record)
             self.list_watches.publish(record)
-        if change.is_current and record.job.is_finished and not self.jobs.is_concluded(record):
+        if record.job.is_finished and self.saver.is_current(record) and not self.jobs.is_concluded(record):
             self._conclude(record)
         # If the controller is killed before it has saved the end of a job, the restarted controller does not know that
         # the job has ended. Therefore child jobs end only after the end of their parent job is saved.

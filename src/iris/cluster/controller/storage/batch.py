@@ -25,7 +25,6 @@ class JobChange:
         transitions: The saved changes of the states of the job and its tasks.
         is_saved: Whether the change is saved. If the change is not saved, `instructions` has only instructions that are
             allowed before saving.
-        is_current: Whether the database now has the job's current state.
         has_news: Whether the controller has to notify the watchers of the job.
     """
 
@@ -34,7 +33,6 @@ class JobChange:
     transitions: Sequence[Transition] = ()
     _: KW_ONLY
     is_saved: bool
-    is_current: bool
     has_news: bool
 
 
@@ -89,7 +87,7 @@ class PendingJob:
         has_news = not self.is_unsaved and record.job.revision > self.announced_revision
         if has_news:
             self.announced_revision = record.job.revision
-        return JobChange(record, stops, is_saved=False, is_current=False, has_news=has_news)
+        return JobChange(record, stops, is_saved=False, has_news=has_news)
 
 
 @dataclass(slots=True)

@@ -250,6 +250,11 @@ class Saver(Gathering):
         # may have the same id.
         return record if pending is None or pending.record is not record else pending.last_saved or record
 
+    def is_current(self, record: JobRecord) -> bool:
+        """Return whether the database has the current state of a job, which may have changed since the last batch."""
+        pending = self._pending.get(record.job_id)
+        return pending is None or pending.record is not record or not pending.is_unsaved
+
     async def _tried(self) -> IrisError | None:
         if not self._gathering.is_empty and self._wake.is_set():
             return await asyncio.shield(self._gathering.outcome)
@@ -357,7 +362,7 @@ class Saver(Gathering):
         pending.saved_revision = pending.announced_revision = record.job.revision
         instructions, pending.instructions = pending.instructions, []
         transitions = self._saved_transitions.get(record.job_id, ())
-        return JobChange(record, instructions, transitions, is_saved=True, is_current=True, has_news=True)
+        return JobChange(record, instructions, transitions, is_saved=True, has_news=True)
 
     def _finish_change(self, written: WrittenJob) -> JobChange:
         pending = written.pending
@@ -371,11 +376,10 @@ class Saver(Gathering):
         instructions = pending.instructions[: written.instructions]
         del pending.instructions[: written.instructions]
         record = pending.record
-        is_current = not pending.is_unsaved
-        if is_current and record.job.is_finished and not pending.instructions:
+        if not pending.is_unsaved and record.job.is_finished and not pending.instructions:
             self._pending.pop(record.job_id, None)
         transitions = self._saved_transitions.get(record.job_id, ())
-        return JobChange(record, instructions, transitions, is_saved=True, is_current=is_current, has_news=has_news)
+        return JobChange(record, instructions, transitions, is_saved=True, has_news=has_news)
 
     async def _read_last_saved(self, batch: Batch) -> dict[str, JobRecord]:
         """Return the stored states of the jobs in a failed batch, except jobs whose stored state an earlier call has
