@@ -328,3 +328,32 @@ def test_https_trusts_the_certificates_of_a_directory(
 
     assert asyncio.run(list_jobs(http2=False)) == 200
     assert asyncio.run(list_jobs(http2=True)) == 200, "pyqwest's transport, which reads no directories"
+
+
+@pytest.fixture
+def hashed_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with the name of a certificate, in the working directory of the test. No variable names the file."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("IRIS_CA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "0123abcd.0"
+    file.write_bytes(b"certificate")
+    return file
+
+
+def test_link_to_a_missing_file_in_a_directory_of_certificates_is_ignored(
+    hashed_certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (hashed_certificate.parent / "89abcdef.0").symlink_to("missing.pem")
+    monkeypatch.setenv("SSL_CERT_DIR", str(hashed_certificate.parent))
+    assert ClientTls().pems() == {"tls_ca_cert": b"certificate"}
+
+
+@pytest.mark.parametrize("folders", ["other:", ":other", "missing"])
+def test_directories_without_certificates_are_refused_instead_of_the_working_directory(
+    hashed_certificate: Path, monkeypatch: pytest.MonkeyPatch, folders: str
+) -> None:
+    (hashed_certificate.parent / "other").mkdir()
+    monkeypatch.setenv("SSL_CERT_DIR", folders)
+    with pytest.raises(FailedPreconditionError, match=f"SSL_CERT_DIR={folders} has no certificates that OpenSSL finds"):
+        ClientTls().pems()

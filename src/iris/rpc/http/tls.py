@@ -63,10 +63,15 @@ class ClientTls:
         """Return the contents of the certificate files, as arguments for pyqwest's transport.
 
         Raises:
-            FailedPreconditionError: A file cannot be read.
+            FailedPreconditionError: A file cannot be read, or the directories of `SSL_CERT_DIR` have no certificates.
         """
         file, folder = self._trusted()
         trusted = _hashed_files(folder) if folder else [Path(file)]
+        if not trusted:
+            raise FailedPreconditionError(
+                f"SSL_CERT_DIR={folder} has no certificates that OpenSSL finds: run 'openssl rehash' on the directory,"
+                " or unset the variable"
+            )
         own = {"tls_cert": self.cert, "tls_key": self.key or self.cert}
         try:
             pems = {name: Path(path).read_bytes() for name, path in own.items() if path}
@@ -106,10 +111,10 @@ class ClientTls:
 
 def _hashed_files(folders: str) -> list[Path]:
     """Return the certificate files that OpenSSL finds in directories whose paths are separated by `:`. The names of
-    such files are hashes, as `openssl rehash` makes them.
+    such files are hashes, as `openssl rehash` makes them. Like OpenSSL, ignore empty paths and links to missing files.
     """
-    found = [path for folder in folders.split(os.pathsep) for path in Path(folder).glob("*.*")]
-    return sorted(path for path in found if _HASHED.fullmatch(path.name))
+    found = [path for folder in folders.split(os.pathsep) if folder for path in Path(folder).glob("*.*")]
+    return sorted(path for path in found if _HASHED.fullmatch(path.name) and path.is_file())
 
 
 @dataclass(frozen=True, slots=True)
