@@ -174,6 +174,14 @@ test("retry of unsuccessful tasks keeps what each task sees, and a gang keeps al
   assert.equal(earlier.resources?.replicas, 4, "the earlier submission stays as it was");
 });
 
+test("retry of failed tasks fails if all its tasks fail, unless the earlier job allowed this", () => {
+  const allowed = (maxTaskFailures: number) => {
+    const earlier = create(Controller_LaunchJobRequestSchema, { independentTasks: true, maxTaskFailures, resources: { replicas: 4 } });
+    return keepUnsuccessful(earlier, 4, [1, 3]).maxTaskFailures;
+  };
+  assert.deepEqual([0, 1, 2, 3, 4, 9].map(allowed), [0, 1, 1, 1, 4, 9]);
+});
+
 test("hidden characters become visible, and colours disappear", () => {
   assert.equal(visibleText("a\u202eb\u0000c\u001b[31m\td\ne"), "a\\u202eb\\x00c\\x1b[31m\td\ne");
   assert.equal(plainLine("\u001b[1;31mred\u001b[0m \u001b]8;;x\u0007link"), "red link");

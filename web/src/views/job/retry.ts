@@ -32,7 +32,8 @@ export function retrySubmission(earlier: Controller_LaunchJobRequest, random: st
 
 /**
  * Restricts the submission of a job to the tasks that have not succeeded. A gang keeps all of its tasks, because it needs
- * them. Each task of the new job sees the index and the number of tasks of the earlier job.
+ * them. Each task of the new job sees the index and the number of tasks of the earlier job. If the failure of all tasks
+ * would have failed the earlier job, the failure of all its tasks also fails the new job.
  *
  * @param unsuccessful - the indices of the tasks that have not succeeded, in order
  */
@@ -49,5 +50,8 @@ export function keepUnsuccessful(
   // The new job has only some inputs of an earlier map, so it must not be taken for the whole map.
   clearField(kept, Controller_LaunchJobRequestSchema.field.inputsDigest);
   kept.resources.replicas = unsuccessful.length;
+  // The new job must fail if all its tasks fail, as the earlier job would have done. `keep_unsuccessful` of
+  // src/iris/client/retry/resubmit.py has the same rule.
+  if (kept.maxTaskFailures < numTasks) kept.maxTaskFailures = Math.min(kept.maxTaskFailures, unsuccessful.length - 1);
   return kept;
 }
