@@ -3,7 +3,7 @@
 const FIRST_MS = 300;
 const LONGEST_MS = 15_000;
 // A stream that breaks sooner after its first message counts as a failure. Otherwise a controller that drops each stream
-// after the first message would get requests without growing pauses. STEADY_S of src/iris/system/backoff.py is the same.
+// after the first message would get requests without growing pauses. _STEADY_S of src/iris/system/backoff.py is the same.
 const STEADY_MS = 5_000;
 
 /** The pauses of one stream. `random` returns a number from 0 to 1, and `nowMs` a time in ms. */

@@ -76,7 +76,7 @@ export function noteRefusal(error: unknown, used: string | null): void {
   if (failed.code === Code.Unauthenticated) forget(path.peek() === null ? null : failed);
 }
 
-/** Finds out who is signed in. The page calls this function once, at its start. */
+/** Finds out who is signed in, for example at the start of the page, or after another tab has signed in. */
 export async function loadIdentity(): Promise<void> {
   const used = path.peek();
   if (used === null) return;
@@ -148,7 +148,7 @@ export async function signOut(): Promise<void> {
   }
 }
 
-/** Returns a random id for `signIn`. */
+/** Returns a random id for a call that may be repeated, for example `signIn`. */
 export function newRequestId(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -9,7 +9,7 @@ import { controller } from "../../rpc/transport";
 
 const MOST = 100;
 
-/** The endpoints of a job that runs. They end with the job, so an ended job has none. */
+/** The endpoints of a job that runs. An endpoint ends with its attempt or its job, so an ended job has none. */
 export function Endpoints({ jobId, beat }: { jobId: string; beat: number }) {
   const [endpoints, setEndpoints] = useState<readonly Controller_Endpoint[]>([]);
   const [hasMore, setMore] = useState(false);

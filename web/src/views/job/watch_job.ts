@@ -6,7 +6,7 @@ import { describeError, type Failure } from "../../rpc/errors";
 import { keepStream } from "../../rpc/streams";
 import { JobModel } from "./job_model";
 
-// The controller measures tasks more often than this, but nobody sees the difference in a plot.
+// Workers measure tasks more often than this, but nobody sees the difference in a plot.
 const USAGE_MS = 8_000;
 // A job of a thousand short tasks changes up to fifty times in a second. Nobody can follow that, and drawing each change
 // would make the page slow.

@@ -15,7 +15,8 @@ import { DamagedRecordsError } from "./engine/records";
 import { countLines, IDLE_JUMP_MS, JUMP_MS, Pace } from "./engine/pace";
 
 const PAUSE_MS = 2_000; // Before a log is read again that could not be read.
-// The stream of the other logs goes on for hours, so it is opened again at intervals of this time for such a log.
+// A stream may go on for hours. While a log cannot be read, the stream of the other logs is opened again at intervals of
+// this time, so that it delivers the log once the log can be read.
 const REOPEN_MS = 15_000;
 
 export interface Followed {

@@ -10,7 +10,7 @@ import { countText, toNumber } from "../../parts/numbers";
 import { Age } from "../../parts/time";
 import { needText } from "./amounts";
 
-// The machines are below the queue, so that a long queue is folded.
+// A long queue is folded after this number of rows, because the machines are shown below the queue.
 const FIRST_ROWS = 10;
 
 /** The waiting gangs, the oldest first. Each independent task is a gang, and a job has one row for its tasks. */

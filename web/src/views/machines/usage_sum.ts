@@ -13,7 +13,7 @@ export interface UsagePoint {
 
 const MIB = 2 ** 20;
 
-// A worker reports about every four seconds. A value holds until the worker's next one, but at most for this many steps.
+// A worker reports about every two seconds. A value holds until the worker's next one, but at most for this many steps.
 const HELD_STEPS = 8;
 
 /** Returns the sum of series, in steps of the series with the longest steps. */
