@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.fake_engine import FakeEngine
+from support.waiting import wait_until
 
 from iris.cluster.controller.jobs.instructions import Instruction, ReleaseAllocation, RequestAllocation
 from iris.cluster.controller.jobs.job import Job
@@ -104,8 +105,6 @@ class World:
         self.now_s += 1.0  # no two jobs are equally old
         launch = LAUNCH(name=name, resources=cluster_pb2.ResourceSpecProto(cpu=cpu, replicas=replicas), **fields)
         job = Job.new(name, replicas, now_ms(), coscheduled=not independent)
-        for task in job.tasks:
-            task.not_before_ms = 0  # Otherwise the real clock would decide in which order the gangs of a job wait.
         record = JobRecord(job, launch, [cluster_pb2.TaskStatus() for _ in range(replicas)])
         self.jobs[name] = record
         self.scheduler.job_added(record)
@@ -183,6 +182,17 @@ def test_gang_that_does_not_fit_waits_and_a_smaller_gang_starts(world: World) ->
     world.make_pass()
     assert reason(large).code is PendingCode.INSUFFICIENT_FREE
     assert len(workers(small)) == 1
+
+
+def test_independent_tasks_start_in_the_order_of_their_indices_although_the_wall_clock_advances(world: World) -> None:
+    job, requests = world.add("job", 1, replicas=20, independent=True)
+    for request in requests:
+        moment_ms = now_ms()
+        wait_until(lambda moment_ms=moment_ms: now_ms() > moment_ms, "the next millisecond")  # type: ignore[misc]
+        world.job_changed(world.jobs["job"], [request])
+    world.make_pass()
+    assert list(job.live_attempts()) == list(range(8))
+    assert world.engine.submitted == [f"job@{number}" for number in range(8)]
 
 
 def test_ended_gang_frees_its_capacity_for_the_next_gang(world: World) -> None:

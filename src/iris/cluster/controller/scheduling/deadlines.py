@@ -13,22 +13,46 @@ from iris.cluster.controller.jobs.retry_pause import pause_left_ms
 from iris.system.clock import ms_since, now_ms
 
 
-def waits_since_s(record: JobRecord, task_indices: Sequence[int], not_before_ms: int, now_s: float) -> float:
-    """Return when a gang began to wait, in seconds of the monotonic clock. The time is in the future if the gang is
-    paused.
+class WaitTimes:
+    """Computes when gangs began to wait.
 
-    Args:
-        record: The gang's job.
-        task_indices: The indices of the gang's tasks.
-        not_before_ms: The end of the gang's retry pause, as wall clock time. 0 if the gang has no pause.
-        now_s: The present time on the monotonic clock.
+    The tasks of a job that were not retried yet begin to wait at the same moment. This moment is converted to the
+    monotonic clock only once for each job. The wall clock has whole milliseconds, so further conversions would differ
+    by up to a millisecond. Independent tasks would then not start in the order of their indices.
     """
-    row = max(record.job.tasks[index].retries_in_row for index in task_indices)
-    wait_ms = pause_left_ms(not_before_ms, now_ms(), row, record.job.retry_pause_ms) if not_before_ms else 0
-    # A gang cannot have waited longer than its job has existed. This limit corrects the wait if the wall clock was set
-    # forward.
-    wait_ms = max(wait_ms, -_age_ms(record))
-    return now_s + wait_ms / 1000
+
+    def __init__(self) -> None:
+        # For each job, the `not_before_ms` of tasks that were not retried, and the same moment on the monotonic clock.
+        self._first_waits: dict[str, tuple[int, float]] = {}
+
+    def forget_job(self, job_id: str) -> None:
+        """Forget a job that has ended."""
+        self._first_waits.pop(job_id, None)
+
+    def since_s(self, record: JobRecord, task_indices: Sequence[int], not_before_ms: int, now_s: float) -> float:
+        """Return when a gang began to wait, in seconds of the monotonic clock. The time is in the future if the gang is
+        paused.
+
+        Args:
+            record: The gang's job.
+            task_indices: The indices of the gang's tasks.
+            not_before_ms: The end of the gang's retry pause, as wall clock time. 0 if the gang has no pause.
+            now_s: The present time on the monotonic clock.
+        """
+        job_id = record.job.job_id
+        row = max(record.job.tasks[index].retries_in_row for index in task_indices)
+        is_first_wait = row == 0 and not_before_ms != 0
+        known_ms, known_s = self._first_waits.get(job_id, (0, 0.0))
+        if is_first_wait and known_ms == not_before_ms:
+            return known_s
+        wait_ms = pause_left_ms(not_before_ms, now_ms(), row, record.job.retry_pause_ms) if not_before_ms else 0
+        # A gang cannot have waited longer than its job has existed. This limit corrects the wait if the wall clock was
+        # set forward.
+        wait_ms = max(wait_ms, -_age_ms(record))
+        since_s = now_s + wait_ms / 1000
+        if is_first_wait:
+            self._first_waits[job_id] = (not_before_ms, since_s)
+        return since_s
 
 
 def tree_since_s(record: JobRecord, jobs: Mapping[str, JobRecord], now_s: float) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from iris.cluster.controller.jobs.gang import job_id_of_gang
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.scheduling.deadlines import place_by_s, tree_since_s, waits_since_s
+from iris.cluster.controller.scheduling.deadlines import WaitTimes, place_by_s, tree_since_s
 from iris.cluster.controller.scheduling.gang_states import GangRecord, Held, ReleaseDue, Requested
 from iris.cluster.controller.scheduling.queue import Allocation
 from iris.cluster.controller.scheduling.waiting.reasons import LossKind
@@ -18,13 +18,14 @@ from iris.cluster.engine.base import GangRequest, GangState, GangStatus, Resourc
 
 
 def adopted_gangs(
-    jobs: Mapping[str, JobRecord], snapshot: Mapping[str, GangStatus], now_s: float
+    jobs: Mapping[str, JobRecord], snapshot: Mapping[str, GangStatus], wait_times: WaitTimes, now_s: float
 ) -> Iterator[tuple[GangRecord, GangStatus]]:
     """Yield the gangs of unfinished jobs that the engine still has, each with its status in the snapshot.
 
     Args:
         jobs: The records of the unfinished jobs, by job id.
         snapshot: The engine's first snapshot after the restart.
+        wait_times: The object that computes when gangs began to wait.
         now_s: The present time on the monotonic clock.
     """
     for record in jobs.values():
@@ -40,7 +41,7 @@ def adopted_gangs(
                 state = Held(Allocation(request, -math.inf, _machines(status.slots), gang.task_indices))
             else:
                 not_before_ms = record.job.tasks[gang.task_indices[0]].not_before_ms
-                since_s = waits_since_s(record, gang.task_indices, not_before_ms, now_s)
+                since_s = wait_times.since_s(record, gang.task_indices, not_before_ms, now_s)
                 state = Requested(since_s, place_by_s(record, since_s))
             tree_s = tree_since_s(record, jobs, now_s)
             yield GangRecord(request, record.job.job_id, gang.task_indices, state, tree_since_s=tree_s), status

@@ -17,7 +17,7 @@ from typing import Any
 from iris.cluster.controller.jobs.instructions import ReleaseAllocation, RequestAllocation
 from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.jobs.retry_pause import DEFAULT_PAUSE_MS, pause_before
-from iris.cluster.controller.scheduling.deadlines import job_ends_by_s, place_by_s, tree_since_s, waits_since_s
+from iris.cluster.controller.scheduling.deadlines import WaitTimes, job_ends_by_s, place_by_s, tree_since_s
 from iris.cluster.controller.scheduling.gang_states import (
     Drain,
     Drained,
@@ -114,6 +114,7 @@ class Scheduler:
         self._start_limit_s = start_limit_s
         self._clock = clock
         self._losses = JobLosses()
+        self._wait_times = WaitTimes()
         self._explanations = Explanations(jobs, changes, self._losses)
         self._gangs = GangTable()
         self.slots = SlotTable()
@@ -144,6 +145,7 @@ class Scheduler:
         """Forget a job that has ended."""
         self._job_timers.drop(job_id)
         self._losses.forget_job(job_id)
+        self._wait_times.forget_job(job_id)
         self.slots.forget_job(job_id)
 
     async def change_allocations(self, changes: Sequence[AllocationChange]) -> None:
@@ -175,7 +177,7 @@ class Scheduler:
                 The end of the pause may be in the past, for example after a restart of the controller.
         """
         job_id, now_s = record.job.job_id, self._clock()
-        since_s = waits_since_s(record, task_indices, not_before_ms, now_s)
+        since_s = self._wait_times.since_s(record, task_indices, not_before_ms, now_s)
         end_s = place_by_s(record, since_s)
         if self._losses.pop_is_behind(job_id):
             since_s = max(since_s, now_s)
@@ -232,7 +234,7 @@ class Scheduler:
         engine.
         """
         unwanted = dict(snapshot)
-        for gang, status in adopted_gangs(self._jobs, snapshot, self._clock()):
+        for gang, status in adopted_gangs(self._jobs, snapshot, self._wait_times, self._clock()):
             del unwanted[gang.gang_id]
             self._add_gang(gang)
             if isinstance(gang.state, Held) and status.slots:
