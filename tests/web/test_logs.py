@@ -98,6 +98,46 @@ def test_log_view_says_that_no_line_matches_a_filter(
     expect(log.page.get_by_text("This is the whole log, filtered; every task has ended.")).to_be_visible()
 
 
+def test_filtered_log_of_many_tasks_shows_attempts_only_of_matching_and_failed_tasks(
+    cluster: StandingCluster, client: RemoteClusterClient, pages: Pages, tmp_path: Path
+) -> None:
+    script = f"""
+    [ $IRIS_TASK_INDEX != 2 ] || echo "needle of $IRIS_TASK_INDEX"
+    [ $IRIS_TASK_INDEX != 5 ] || exit 3
+    [ $IRIS_TASK_INDEX != 7 ] || {{ while [ ! -e {tmp_path}/gate ]; do sleep 0.02; done; echo "needle of 7"; }}
+    echo hay
+    """
+    job_id = launch(client, shell(script), 8, independent_tasks=True, max_task_failures=1)
+    log = LogPage(pages, cluster, job_id, "?grep=needle")
+    separators = log.page.locator(".log-separator")
+    # Task 7 still runs, and shows nothing. The other tasks have ended.
+    wait_until(lambda: client.get_job_status(job_id).tasks_succeeded == 6, "the end of the other tasks")
+    expect(separators.filter(has_text="Task 5, attempt 0 failed with exit code 3")).to_have_count(1)
+    expect(separators.filter(has_text="Task 2,")).to_have_count(2)
+    expect(separators).to_have_count(3)
+    assert log.lines() == ["needle of 2"]
+    (tmp_path / "gate").touch()
+    wait_for_end(client, job_id)
+    expect(log.page.get_by_text("This is the whole log, filtered; every task has ended.")).to_be_visible()
+    expect(separators.filter(has_text="Task 2,")).to_have_count(2)
+    expect(separators.filter(has_text="Task 5, attempt 0 failed with exit code 3")).to_have_count(1)
+    expect(separators.filter(has_text="Task 7,")).to_have_count(2)
+    expect(separators).to_have_count(5)
+    rows = log.page.locator(".log-row")
+    for index in range(7):
+        log.press("j")
+        expect(rows.nth(index)).to_have_class(re.compile("log-row-selected"))
+    expect(rows).to_have_count(7)
+    expect(rows.last).to_contain_text("Task 7, attempt 0 succeeded")
+    assert accessibility_problems(log.page) == []
+    log.page.get_by_label("Only lines with").fill("")
+    expect(separators).to_have_count(16)
+    log.page.get_by_label("Tasks").fill("0")
+    log.page.get_by_label("Only lines with").fill("needle")
+    log.page.keyboard.press("Enter")
+    expect(separators).to_have_count(2)  # One task alone says how its attempts ended.
+
+
 def test_log_view_shows_a_retry_and_how_each_attempt_ended(
     cluster: StandingCluster, client: RemoteClusterClient, pages: Pages, tmp_path: Path
 ) -> None:

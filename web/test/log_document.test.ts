@@ -157,6 +157,27 @@ test("lanes are merged by time in both directions", async () => {
   assert.ok(rows(document).includes("line 300"));
 });
 
+test("filtered tasks without a line show only failures and lost ends, and their other rows do not count", async () => {
+  const server = new MemoryLogs();
+  const tasks = Array.from({ length: 400 }, (_, index) => index);
+  for (const task of tasks) server.write(task, 0, task === 7 ? numbered(2, 0, 2000) : [], true);
+  server.write(9, 0, []);
+  const document = open(server, tasks, null, true);
+  for (const task of tasks) document.applyStatus(task, task === 9 ? [running(0)] : [ended(0, task === 8 ? 5 : 4, task)], task !== 9);
+  await document.openEnds();
+  await document.toEnd();
+  while (document.window.hasMoreAbove) await document.extendUp();
+  const visible = () => document.window.blocks.flatMap((block) => block.rows.filter((row) => document.window.isShown(row)).map(({ row }) => shown(row)));
+  assert.deepEqual(visible(), ["start 0", "line 0", "line 1", "end 0: 7", "end 0: 8"]);
+  assert.equal(document.window.rowCount, 5);
+  const { shownVersion } = document.window;
+  server.write(9, 0, numbered(1, 0, 9500));
+  document.receive(server.chunk(9, 0, 0));
+  await document.extendDown();
+  assert.deepEqual(visible(), ["start 0", "start 0", "line 0", "line 1", "end 0: 7", "end 0: 8", "line 0"]);
+  assert.notEqual(document.window.shownVersion, shownVersion);
+});
+
 test("permalink leads to its line, in the stored and in the streamed part", async () => {
   const server = new MemoryLogs();
   server.write(0, 0, numbered(2000));

@@ -243,8 +243,10 @@ export class LogSession {
     this.searching?.abort();
   }
 
+  /** The shown rows. */
   rows(): WindowRow[] {
-    return this.document.blocks.flatMap((block) => block.rows);
+    const { window, blocks } = this.document;
+    return blocks.flatMap((block) => block.rows.filter((row) => window.isShown(row)));
   }
 
   private has(key: string): boolean {

@@ -272,6 +272,9 @@ function StatusBar({ session, watched, selected }: { session: LogSession; watche
       <span role="status">{state}</span>
       {skipped > 0 && <span>About {bytesText(skipped)} before these lines were skipped. Scroll up to read them.</span>}
       {!isOver && watched.job.numTasks > 1 && session.tasks.length > 1 && <span>{countText(session.tasks.length)} tasks, merged by time</span>}
+      {session.isFiltered && session.tasks.length > 1 && (
+        <span>Tasks without a matching line show only failures and lost lines.</span>
+      )}
       {selected && (
         <span>
           Selected line: <button type="button" class="quiet-button" onClick={() => void copyLink()}>Copy its link (c)</button>

@@ -9,7 +9,7 @@ import { textColourOn, renderLine, visibleText, type Style } from "./engine/ansi
 import { markMatches } from "./engine/highlight";
 import type { Separator } from "./engine/lane";
 import type { Gap, Line } from "./engine/lines";
-import type { Block, WindowRow } from "./engine/log_window";
+import type { Block, LogWindow, WindowRow } from "./engine/log_window";
 import { SOURCES } from "./engine/records";
 
 export interface RowSettings {
@@ -21,17 +21,27 @@ export interface RowSettings {
   readonly downloadUrl: string;
 }
 
-/** A group of rows. It is drawn again only if its rows or the settings change. */
+interface BlockProps {
+  readonly block: Block;
+  readonly settings: RowSettings;
+  readonly window: LogWindow;
+  /** The `shownVersion` of the window. */
+  readonly shownVersion: number;
+}
+
+/** A group of rows. It is drawn again only if its rows, the shown rows or the settings change. */
 export const BlockRows = memo(
-  ({ block, settings }: { block: Block; settings: RowSettings }) => (
+  ({ block, settings, window }: BlockProps) => (
     <div class="log-block">
-      {block.rows.map((row) => (
-        <RowView key={row.key} row={row} settings={settings} />
-      ))}
+      {block.rows.map(
+        (row) => (window.isShown(row) || row.key === settings.selected) && <RowView key={row.key} row={row} settings={settings} />,
+      )}
     </div>
   ),
   (before, after) =>
-    before.block === after.block && (before.settings === after.settings || isSame(before.settings, after.settings, after.block)),
+    before.block === after.block &&
+    before.shownVersion === after.shownVersion &&
+    (before.settings === after.settings || isSame(before.settings, after.settings, after.block)),
 );
 
 /** Whether settings draw a group alike. The selection matters only to the group that contains it. */

@@ -28,6 +28,8 @@ export function Viewport({ session, settings, wraps, onKey, onSelect, onMove }: 
   const anchor = useRef<Anchor | null>(null);
   const expectedTop = useRef(-1); // The position to which the program has scrolled. Other positions are the user's.
   const version = session.version.value;
+  const { window } = session.document;
+  const { shownVersion } = window;
 
   useLayoutEffect(() => {
     const element = scroller.current;
@@ -106,7 +108,7 @@ export function Viewport({ session, settings, wraps, onKey, onSelect, onMove }: 
     >
       <SkippedRow bytes={session.document.skippedBytes()} />
       {session.document.blocks.map((block) => (
-        <BlockRows key={block.id} block={block} settings={settings} />
+        <BlockRows key={block.id} block={block} settings={settings} window={window} shownVersion={shownVersion} />
       ))}
       {session.document.isAtEnd &&
         session.document.unfinishedLines().map((line) => (

@@ -41,6 +41,8 @@ export class AttemptLog {
   isBlocked = false;
   /** A stream has given the log up, because of an error. Another stream must be opened for it. */
   hasLostStream = false;
+  /** Whether the page has received a line or a gap of the log. */
+  hasEntries = false;
   /** What the page has skipped most recently; null if it has skipped nothing. */
   skipped: Skipped | null = null;
   /** An unfinished line is shown only after the server has asked for it, so that it does not flicker. */
@@ -93,7 +95,9 @@ export class AttemptLog {
     const asked = place !== null && "position" in place ? place.position : null;
     const begin = asked !== null && !backwards ? asked : part.begin;
     const end = asked !== null && backwards ? asked : Math.max(begin, part.end);
-    this.cache.add(this.id, { begin, end, entries: entriesOf(part), isLast: part.atEnd, isComplete: part.complete });
+    const entries = entriesOf(part);
+    if (entries.length > 0) this.hasEntries = true;
+    this.cache.add(this.id, { begin, end, entries, isLast: part.atEnd, isComplete: part.complete });
   }
 
   /** Follows the log from the end of a part on. */
@@ -145,6 +149,7 @@ export class AttemptLog {
       this.outcome ??= chunk.end;
     }
     for (const entry of added) tail.entries.push(entry);
+    if (added.length > 0) this.hasEntries = true;
     tail.end = Math.max(tail.end, chunk.position);
     this.size = Math.max(this.size, tail.end);
     if (tail.entries.length > TAIL_ENTRIES && tail.end > tail.begin && !this.isComplete) this.closeTail(tail);

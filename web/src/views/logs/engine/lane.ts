@@ -64,6 +64,11 @@ export class Lane {
     return this.isFinal && (last === undefined || last.isComplete);
   }
 
+  /** Whether the page has received a line or a gap of the task. */
+  get hasEntries(): boolean {
+    return this.attempts.some((log) => log.hasEntries);
+  }
+
   get beginning(): Place {
     return { attempt: this.first, stage: "start", begin: 0, index: 0 };
   }

@@ -1,7 +1,8 @@
 // The rows that are on the page: a run of rows of one or several lanes, merged by time. The run grows at both ends, and
 // is shortened at the end that is out of sight.
 
-import type { Lane, Place, Row, Step } from "./lane";
+import { styleOf } from "../../../parts/states";
+import type { Lane, Place, Row, Separator, Step } from "./lane";
 import { continues, joinLines, keyOf } from "./lines";
 import type { PartRead } from "./server";
 
@@ -37,6 +38,7 @@ export class LogWindow {
   private nextId = 1;
   /** Increases with each reset. A reading that was begun before a reset has no effect. */
   private epoch = 0;
+  private readonly hidesRows: boolean;
 
   /**
    * @param isFiltered - whether the server leaves out lines. A movement then reads each lane once, perhaps without a
@@ -45,10 +47,27 @@ export class LogWindow {
   constructor(
     private readonly lanes: readonly Lane[],
     private readonly isFiltered = false,
-  ) {}
+  ) {
+    this.hidesRows = isFiltered && lanes.length > 1;
+  }
 
+  /** The number of shown rows. */
   get rowCount(): number {
-    return this.blocks.reduce((count, block) => count + block.rows.length, 0);
+    return this.blocks.reduce((count, block) => count + this.shownRows(block.rows), 0);
+  }
+
+  /**
+   * Whether a row is shown. In a filtered log of several tasks, the rows of attempts would drown the matching lines.
+   * Therefore a task without a line shows only its failures and its losses of lines.
+   */
+  isShown({ row, lane }: WindowRow): boolean {
+    if (!this.hidesRows || row.kind === "line" || row.kind === "gap") return true;
+    return this.lanes[lane]!.hasEntries || (row.kind === "end" && isBad(row));
+  }
+
+  /** Changes when rows of the window become visible that were not shown before. */
+  get shownVersion(): number {
+    return this.hidesRows ? this.lanes.filter((lane) => lane.hasEntries).length : 0;
   }
 
   get first(): WindowRow | undefined {
@@ -66,7 +85,7 @@ export class LogWindow {
     this.edges = places.map((place) => ({ top: place, bottom: place }));
   }
 
-  /** Adds up to `count` rows at the bottom, and returns how many were added. */
+  /** Adds rows at the bottom, of which up to `count` are shown, and returns how many were added. */
   async extendDown(count: number, read: ReadParts): Promise<number> {
     const rows = await this.collect(count, read, "bottom");
     if (!rows) return 0;
@@ -93,7 +112,7 @@ export class LogWindow {
     return rows.length;
   }
 
-  /** Adds up to `count` rows at the top, and returns how many were added. */
+  /** Adds rows at the top, of which up to `count` are shown, and returns how many were added. */
   async extendUp(count: number, read: ReadParts): Promise<number> {
     const rows = await this.collect(count, read, "top");
     if (!rows?.length) return 0;
@@ -141,9 +160,9 @@ export class LogWindow {
   trimTop(maxRows: number): void {
     let blocks = this.blocks;
     let rows = this.rowCount;
-    while (blocks.length > 1 && rows - blocks[0]!.rows.length >= maxRows) {
+    while (blocks.length > 1 && rows - this.shownRows(blocks[0]!.rows) >= maxRows) {
       for (const row of blocks[0]!.rows) this.edges[row.lane]!.top = row.after;
-      rows -= blocks[0]!.rows.length;
+      rows -= this.shownRows(blocks[0]!.rows);
       blocks = blocks.slice(1);
     }
     this.blocks = blocks;
@@ -153,10 +172,10 @@ export class LogWindow {
   trimBottom(maxRows: number): void {
     let blocks = this.blocks;
     let rows = this.rowCount;
-    while (blocks.length > 1 && rows - blocks.at(-1)!.rows.length >= maxRows) {
+    while (blocks.length > 1 && rows - this.shownRows(blocks.at(-1)!.rows) >= maxRows) {
       const last = blocks.at(-1)!.rows;
       for (const row of [...last].reverse()) this.edges[row.lane]!.bottom = row.before;
-      rows -= last.length;
+      rows -= this.shownRows(last);
       blocks = blocks.slice(0, -1);
     }
     this.blocks = blocks;
@@ -167,9 +186,10 @@ export class LogWindow {
     const { epoch, lanes } = this;
     const steps: (Step | undefined)[] = lanes.map(() => undefined);
     const rows: WindowRow[] = [];
+    let shown = 0;
     let hasRead = false;
     const asked = new Set<string>();
-    while (rows.length < count) {
+    while (shown < count) {
       const reads: PartRead[] = [];
       let best = -1;
       let bestMs = 0;
@@ -221,10 +241,21 @@ export class LogWindow {
         rows.push({ key, row: step.row, lane: best, before: step.place, after: edge.top });
         edge.top = step.place;
       }
+      if (this.isShown(rows.at(-1)!)) shown += 1;
       steps[best] = undefined;
     }
     return rows;
   }
+
+  private shownRows(rows: readonly WindowRow[]): number {
+    return rows.reduce((count, row) => count + (this.isShown(row) ? 1 : 0), 0);
+  }
+}
+
+/** Whether an attempt has failed, or the end of its log was lost. */
+function isBad({ log }: Separator): boolean {
+  const { isFinal, name } = styleOf(log.outcome?.state ?? 0);
+  return log.missingReason !== "" || (isFinal && name !== "SUCCEEDED" && name !== "KILLED");
 }
 
 /** Returns the key of a row, which permalinks contain. */
