@@ -96,6 +96,34 @@ def test_queue_has_one_row_for_the_waiting_tasks_of_a_job(
         wait_for_end(cluster, job_id)
 
 
+def test_page_of_the_machines_says_that_it_counts_gangs_and_which_tasks_are_not_in_the_queue(
+    server: LocalServer, cluster: RemoteClusterClient, pages: Pages
+) -> None:
+    first, *others = cluster.list_machines().machines
+    parallel = 1 + len(others) + 2
+    job_id = launch(
+        cluster,
+        ["sleep", "600"],
+        25,
+        name=unique("limited"),
+        resources={"cpu": first.total.cpu},
+        independent_tasks=True,
+        max_parallel=parallel,
+    )
+    page = pages.open(server.address, "#/machines")
+    expect(page.get_by_role("heading", name="Waiting 2 gangs")).to_be_visible()
+    expect(page.get_by_text("--max-parallel")).to_have_text(
+        "Each independent task is a gang. Tasks that wait because of --max-parallel, --after or a retry pause are not"
+        " counted, because they are not in the queue yet."
+    )
+    assert accessibility_problems(page) == []
+    page.set_viewport_size(PHONE)
+    expect_to_fit(page)
+    cluster.terminate_job(job_id)
+    wait_for_end(cluster, job_id)
+    expect(page.get_by_role("heading", name="Waiting 0 gangs")).to_be_visible()
+
+
 def test_page_of_the_cluster_shows_the_controller_the_leases_and_the_events(
     server: LocalServer, cluster: RemoteClusterClient, pages: Pages
 ) -> None:

@@ -52,8 +52,15 @@ export function MachinesView({ route }: { route: Route }) {
       )}
       <Summary machines={now.machines} beat={beat} />
       <h2>
-        Waiting <span class="muted numbers">{countText(now.queue.numWaiting)}</span>
+        Waiting{" "}
+        <span class="muted numbers">
+          {countText(now.queue.numWaiting)} {now.queue.numWaiting === 1 ? "gang" : "gangs"}
+        </span>
       </h2>
+      <p class="muted">
+        Each independent task is a gang. Tasks that wait because of --max-parallel, --after or a retry pause are not counted,
+        because they are not in the queue yet.
+      </p>
       <Queue queue={now.queue} />
       <div class="machines-head">
         <h2>
