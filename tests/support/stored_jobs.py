@@ -240,6 +240,27 @@ def store_long_job(path: Path, sizes: dict[str, int]) -> None:
     store.close()
 
 
+def store_short_job(path: Path, name: str, length_ms: int) -> None:
+    """Add a job to a database, without running it. Its only task has succeeded `length_ms` after the submission.
+
+    Args:
+        path: The database.
+        name: The job's id.
+        length_ms: The time between the submission and the end of the job, in milliseconds.
+    """
+    store, begin_ms = Store(path), now_ms() - 60_000
+    job = Job.new(name, 1, begin_ms)
+    job.submit()
+    (gang_id,) = job.gangs
+    job.gang_placed(gang_id, [WorkerIdentity("w0", "http://w", "i")], begin_ms + length_ms // 5)
+    job.attempt_running(0, 0, begin_ms + length_ms // 2)
+    end_ms = begin_ms + length_ms
+    job.attempt_ended(0, 0, AttemptEnd(SUCCEEDED, end_ms, 0), end_ms)
+    assert job.is_finished
+    store.write(Changes().add_job(stored(job), b""))
+    store.close()
+
+
 def dump(path: Path) -> str:
     """Return the content of a database as SQL."""
     db = sqlite3.connect(path)

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from support.browser_pages import Pages, accessibility_problems, reload
 from support.cluster import running_cluster, shell, unique, wait_for_end, wait_for_state
-from support.stored_jobs import store_long_job
+from support.stored_jobs import store_long_job, store_short_job
 from support.tokens import token
 from support.waiting import wait_until
 
@@ -28,6 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A cluster with jobs of very many tasks that have ended."""
     directory = tmp_path_factory.mktemp("jobs")
     store_long_job(directory / "controller.db", {"many": MANY, "most": MOST})
+    store_short_job(directory / "controller.db", "short", 150)
     with running_cluster(directory, workers=2) as running:
         yield running
 
@@ -147,6 +148,24 @@ def test_low_rows_of_the_timeline_have_numbers(server: LocalServer, pages: Pages
         return new Set(new Uint32Array(pixels.data.buffer)).size > 1;
     }"""
     page.wait_for_function(numbers)
+
+
+def test_timeline_of_a_job_shorter_than_a_second_has_labels_of_the_time(server: LocalServer, pages: Pages) -> None:
+    context = pages.new_context(server.address)
+    context.add_init_script(
+        """{
+            globalThis.texts = new Set();
+            const draw = CanvasRenderingContext2D.prototype.fillText;
+            CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
+                texts.add(text);
+                draw.call(this, text, ...place);
+            };
+        }"""
+    )
+    page = pages.open_tab(context, server.address, address_of("short"))
+    page.wait_for_function("() => texts.has('+20ms')")
+    labels = [text for text in page.evaluate("() => [...texts]") if text.startswith("+")]
+    assert len(labels) > 5
 
 
 def test_failed_job_shows_the_first_failure_with_its_reason_and_last_lines(

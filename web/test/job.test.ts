@@ -13,7 +13,7 @@ import { commandLine, plainLine, visibleText } from "../src/parts/visible_text";
 import { cellAfter, cellAt, gridOf } from "../src/views/job/grid_layout";
 import { countStates, exitText, JobModel, treeOf, troubledTasks } from "../src/views/job/job_model";
 import { keepUnsuccessful, newName, retrySubmission } from "../src/views/job/retry";
-import { inOrder, momentAt, moved, rowHeight, spansOf, tickStep, xOf, zoomed } from "../src/views/job/timeline/layout";
+import { inOrder, momentAt, moved, rowHeight, spansOf, tickStep, tickText, xOf, zoomed } from "../src/views/job/timeline/layout";
 import { axisValues, columnsOf, CPU, GPU, largestValue, MEMORY, summaryOf, timeLabel, timeRange } from "../src/views/job/usage/usage_data";
 
 const [PENDING, RUNNING, SUCCEEDED, FAILED, KILLED] = [1, 3, 4, 5, 6];
@@ -75,6 +75,18 @@ test("labels of the time keep their distance", () => {
   for (const length of [500, 60_000, 3_600_000, 86_400_000, 30 * 86_400_000, 4_000 * 86_400_000]) {
     const step = tickStep({ startMs: 0, endMs: length, width: 900 });
     assert.ok((900 * step) / length >= 90 || step >= length, `${length}`);
+  }
+});
+
+test("labels of the time are exact, so that neighbours differ at every zoom", () => {
+  const texts = [1, 20, 1_000, 1_020, 10_100, 60_000, 185_200, 7_800_000, 7_805_000, 90_000_000].map(tickText);
+  assert.deepEqual(texts, ["+1ms", "+20ms", "+1s", "+1.02s", "+10.1s", "+1m", "+3m 5.2s", "+2h 10m", "+2h 10m 5s", "+1d 1h"]);
+});
+
+test("short jobs have labels of the time", () => {
+  for (const length of [100, 150, 300, 900]) {
+    const step = tickStep({ startMs: 0, endMs: length, width: 1_300 });
+    assert.ok(length / step >= 5, `${length}: ${step}`);
   }
 });
 

@@ -3,8 +3,8 @@
 import type { TaskStatus } from "../../../gen/iris/rpc/cluster_pb";
 import type { Surface } from "../../../parts/canvas";
 import { styleOf } from "../../../parts/states";
-import { clockTime, durationText } from "../../../parts/time_text";
-import { spansOf, tickStep, xOf, type Scale, type Span } from "./layout";
+import { clockTime } from "../../../parts/time_text";
+import { spansOf, tickStep, tickText, xOf, type Scale, type Span } from "./layout";
 
 /** The height of the labels of the time, in pixels. */
 export const AXIS_PX = 22;
@@ -118,15 +118,10 @@ function drawGrid({ context, width, height, colour }: Surface, { scale, submitte
     const x = Math.round(GUTTER_PX + xOf(scale, submittedMs + tick * step)) + 0.5;
     context.moveTo(x, AXIS_PX - 4);
     context.lineTo(x, height);
-    const text = tickText(tick * step, isLong, submittedMs);
+    const text = tick === 0 ? (isLong ? clockTime(submittedMs) : "0") : tickText(tick * step);
     if (x + 3 + context.measureText(text).width < width) context.fillText(text, x + 3, AXIS_PX / 2);
   }
   context.moveTo(0, AXIS_PX - 0.5);
   context.lineTo(width, AXIS_PX - 0.5);
   context.stroke();
-}
-
-function tickText(ms: number, isLong: boolean, submittedMs: number): string {
-  if (ms === 0) return isLong ? clockTime(submittedMs) : "0";
-  return `+${durationText(ms).replace(" 00s", "").replace(" 00m", "").replace(".0s", "s")}`;
 }

@@ -83,8 +83,8 @@ export function moved(scale: Scale, ms: number, whole: Scale): Scale {
 
 const SECOND = 1_000;
 const STEPS = [
-  0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400,
-  172_800, 604_800, 1_209_600, 2_592_000,
+  0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900,
+  1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400, 172_800, 604_800, 1_209_600, 2_592_000,
 ].map((seconds) => seconds * SECOND);
 const TICK_PX = 90;
 
@@ -92,6 +92,21 @@ const TICK_PX = 90;
 export function tickStep(scale: Scale): number {
   const wanted = ((scale.endMs - scale.startMs) * TICK_PX) / Math.max(scale.width, 1);
   return STEPS.find((step) => step >= wanted) ?? Math.ceil(wanted / (30 * 86_400_000)) * 30 * 86_400_000;
+}
+
+const UNITS = [["d", 86_400], ["h", 3_600], ["m", 60], ["s", 1]] as const;
+
+/** Returns a label of the timeline: the exact time since the submission, for example `+20ms`, `+1.5s` or `+2h 10m`. */
+export function tickText(ms: number): string {
+  if (ms < SECOND) return `+${ms}ms`;
+  let rest = ms;
+  const parts: string[] = [];
+  for (const [unit, seconds] of UNITS) {
+    const count = unit === "s" ? rest / SECOND : Math.floor(rest / (seconds * SECOND));
+    rest %= seconds * SECOND;
+    if (count > 0) parts.push(`${count}${unit}`);
+  }
+  return `+${parts.join(" ")}`;
 }
 
 const TALLEST_ROW = 16;
