@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -110,7 +111,15 @@ def test_page_of_a_job_with_one_task_shows_the_last_lines_and_the_submission(
     page.locator(".task-grid").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    expect(page.locator(".task-panel .last-lines")).to_be_visible()
+    panel = page.locator(".task-panel")
+    expect(panel.locator(".last-lines")).to_be_visible()
+    task = client.task_status(job.job_id, 0)
+    address = f"{urlsplit(task.worker_address).hostname}:{task.ports['http']}"
+    expect(panel.locator(".task-ports")).to_contain_text(f"http {address}")
+    expect(panel.locator(".command code")).to_have_text(f"iris forward {job.job_id}/task-0 http")
+    expect(panel.get_by_role("button", name="Copy the command")).to_be_visible()
+    assert accessibility_problems(page) == []
+    pages.take_screenshots(page, "job-ports")
     expect(lines).to_have_count(1)
     page.get_by_role("button", name="End job").click()
     dialog = page.get_by_role("dialog")

@@ -2,6 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { showToast } from "../frame/toasts";
+import { visibleText } from "./visible_text";
 
 /** Copies `text`. `label` says what is copied, for screen readers. */
 export function CopyButton({ text, label }: { text: string; label: string }) {
@@ -27,7 +28,7 @@ export function CopyButton({ text, label }: { text: string; label: string }) {
 export function Command({ text }: { text: string }) {
   return (
     <div class="command">
-      <code>{text}</code>
+      <code>{visibleText(text)}</code>
       <CopyButton text={text} label="the command" />
     </div>
   );

@@ -3,10 +3,11 @@
 import { useEffect, useRef } from "preact/hooks";
 import type { JobStatus, TaskStatus } from "../../gen/iris/rpc/cluster_pb";
 import { hrefOf } from "../../frame/routes";
+import { Command } from "../../parts/copy";
 import { StateBadge } from "../../parts/state";
 import { styleOf } from "../../parts/states";
 import { Duration, Moment } from "../../parts/time";
-import { visibleText } from "../../parts/visible_text";
+import { commandLine, visibleText } from "../../parts/visible_text";
 import { mayLookInside } from "../../rpc/session";
 import { EndTaskButton } from "./actions";
 import { reasonName } from "./failures";
@@ -25,7 +26,7 @@ interface Props {
 export function TaskPanel({ job, task, beat, onClose }: Props) {
   const title = useRef<HTMLHeadingElement>(null);
   useEffect(() => title.current?.focus(), [task.taskIndex]);
-  const ports = Object.entries(task.ports);
+  const isRunning = styleOf(task.state).name === "RUNNING";
   return (
     <section class="task-panel" aria-labelledby="task-title">
       <div class="failure-head">
@@ -36,7 +37,7 @@ export function TaskPanel({ job, task, beat, onClose }: Props) {
         <Duration startMs={Number(task.startedAtMs)} endMs={Number(task.finishedAtMs)} />
         <span>{exitText(task)}</span>
         <a href={hrefOf("logs", job.jobId, [["task", String(task.taskIndex)]])}>Log</a>
-        {styleOf(task.state).name === "RUNNING" && mayLookInside(job.owner) && (
+        {isRunning && mayLookInside(job.owner) && (
           <>
             <a href={hrefOf("stacks", job.jobId, [["task", String(task.taskIndex)]])}>Stacks</a>
             <a href={hrefOf("profile", job.jobId, [["task", String(task.taskIndex)]])}>Profile</a>
@@ -49,7 +50,7 @@ export function TaskPanel({ job, task, beat, onClose }: Props) {
         </button>
       </div>
       {task.statusMessage && <p dir="auto">{visibleText(task.statusMessage)}</p>}
-      {ports.length > 0 && <p class="muted">Ports: {ports.map(([name, port]) => `${visibleText(name)} ${port}`).join(", ")}</p>}
+      {isRunning && <Ports job={job} task={task} />}
       {task.attempts.length > 0 && (
         <div class="scrolled" tabIndex={0} role="region" aria-label={`Attempts of task ${task.taskIndex}`}>
           <table class="plain-table stack">
@@ -82,4 +83,32 @@ export function TaskPanel({ job, task, beat, onClose }: Props) {
       {task.attempts.length > 0 && <UsagePlots key={task.taskIndex} jobId={job.jobId} tasks={[task.taskIndex]} beat={beat} />}
     </section>
   );
+}
+
+/** The ports that the task has requested, each with its address and the command that forwards it. */
+function Ports({ job, task }: { job: JobStatus; task: TaskStatus }) {
+  const ports = Object.entries(task.ports);
+  if (ports.length === 0) return null;
+  const mayForward = mayLookInside(job.owner);
+  return (
+    <>
+      <p class="muted">Ports{mayForward && ". The command makes a port reachable on your own machine."}</p>
+      <ul class="endpoints task-ports">
+        {ports.map(([name, port]) => (
+          <li key={name}>
+            <strong>{visibleText(name)}</strong> <code dir="ltr">{hostOf(task.workerAddress)}:{port}</code>
+            {mayForward && <Command text={commandLine(["iris", "forward", task.taskId, name])} />}
+          </li>
+        ))}
+      </ul>
+    </>
+  );
+}
+
+function hostOf(address: string): string {
+  try {
+    return new URL(address).hostname;
+  } catch {
+    return visibleText(address); // Another program has registered this worker.
+  }
 }
