@@ -101,6 +101,8 @@ def test_page_of_a_job_with_one_task_shows_the_last_lines_and_the_submission(
     lines = page.locator(".last-lines")
     expect(lines).to_contain_text("ready")
     facts = page.locator(".facts")
+    expect(page.get_by_role("button", name="Retry")).to_have_count(0)
+    expect(page.get_by_role("button", name="Submit a copy")).to_be_visible()
     for text in (
         "1 core, the default of independent tasks",
         "Portshttp",
@@ -126,6 +128,8 @@ def test_page_of_a_job_with_one_task_shows_the_last_lines_and_the_submission(
     expect(dialog).to_contain_text("Its task has not ended.")
     dialog.get_by_role("button", name="End job").click()
     expect(page.locator(".job-head + p")).to_contain_text("killed")
+    expect(page.get_by_role("button", name="Retry")).to_be_visible()
+    expect(panel.locator(".task-ports")).to_have_count(0)
     page.get_by_role("link", name="Log", exact=True).first.click()
     expect(page.get_by_role("heading", level=1)).to_contain_text(f"Logs of {job.job_id}")
 

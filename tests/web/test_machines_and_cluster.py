@@ -146,9 +146,12 @@ def test_page_of_the_cluster_shows_the_controller_the_leases_and_the_events(
     assert accessibility_problems(page) == []
     page.get_by_label("only warnings and errors").check()
     expect(page).to_have_url(re.compile("problems=1"))
+    page.get_by_label("only warnings and errors").uncheck()
     page.set_viewport_size(PHONE)
     expect_to_fit(page)
     assert accessibility_problems(page) == []
+    borders = """row => [row, ...row.cells].filter(one => getComputedStyle(one).borderBottomStyle !== "none").length"""
+    assert set(events.locator("tbody tr").evaluate_all(f"rows => rows.map({borders})")) == {1}, "one line below a row"
 
 
 def test_admin_creates_and_revokes_a_token_that_is_shown_once(

@@ -23,7 +23,7 @@ export function JobActions({ job, tasks }: { job: JobStatus; tasks: readonly Tas
   const isPartlySuccessful = unsuccessful.length > 0 && unsuccessful.length < job.numTasks;
   return (
     <div class="job-actions">
-      {isOwner && <ActionButton run={() => retryJob(job, [])}>Retry</ActionButton>}
+      {isOwner && <ActionButton run={() => retryJob(job, [])}>{isFinal ? "Retry" : "Submit a copy"}</ActionButton>}
       {isOwner && isFinal && isPartlySuccessful && (
         <ActionButton run={() => retryJob(job, unsuccessful)}>Retry failed tasks</ActionButton>
       )}
@@ -100,11 +100,12 @@ async function retryJob(job: JobStatus, taskIndices: readonly number[]): Promise
     count < job.numTasks
       ? `runs the ${count === 1 ? "task that has" : `${countText(count)} tasks that have`} not succeeded`
       : `runs ${job.numTasks === 1 ? "the task" : `all ${countText(job.numTasks)} tasks`} again`;
+  const isFinal = styleOf(job.state).isFinal;
   const gang = taskIndices.length && count === job.numTasks ? " The tasks start together, so all of them are needed." : "";
   const confirmed = await confirm({
-    title: "Submit the job again?",
-    text: `A new job ${visibleText(again.name)} ${which}, with the same command, workspace, environment and resources.${gang} The present job stays unchanged.`,
-    action: "Submit again",
+    title: isFinal ? "Submit the job again?" : "Submit a copy of the job?",
+    text: `A new job ${visibleText(again.name)} ${which}, with the same command, workspace, environment and resources.${gang} The present job ${isFinal ? "stays unchanged" : "continues"}.`,
+    action: isFinal ? "Submit again" : "Submit a copy",
   });
   if (!confirmed) return;
   const keptVariables = Object.keys(submission.environment?.envVars ?? {}).sort();
