@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.log_model import Captured, Gap, Received, lay_out, offsets_of, random_capture, read_all, write, written
+from support.open_files import no_more_open_files
 
 from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.reading.filters import FilteredReader, LogFilter
@@ -546,3 +547,55 @@ def test_largest_log_record_is_returned_even_if_max_bytes_is_small(path: Path) -
     assert got.given == MAX_PAYLOAD + 3
     with LogReader(path) as reader:
         assert len(reader.read(10, final=True)) == HEADER.size + MAX_PAYLOAD
+
+
+# A process that cannot open any more files
+
+
+def test_reader_that_cannot_open_the_end_of_a_closed_log_does_not_report_a_killed_worker(path: Path) -> None:
+    writer = write(path, SMALL)
+    with LogReader(path) as reader:
+        got = Received(SMALL)
+        got.take(reader.read(1 << 20, final=True))
+        with no_more_open_files(), pytest.raises(UnavailableError, match="Too many open files"):
+            reader.read(1 << 20, final=True)
+        assert reader.read(1 << 20, final=True) == b""
+        assert (reader.written, reader.truncated, reader.missing) == (writer.offsets, False, 0)
+
+
+def test_reader_that_cannot_open_the_written_size_of_an_unclosed_log_reports_no_smaller_size(path: Path) -> None:
+    write(path, SMALL)
+    (path / "end").unlink()
+    offsets = offsets_of(SMALL)
+    write_written(path, (offsets[0] + 10, offsets[1], offsets[2]))
+    with LogReader(path) as reader:
+        got = Received(SMALL)
+        got.take(reader.read(1 << 20, final=True))
+        with no_more_open_files(), pytest.raises(UnavailableError, match="Too many open files"):
+            reader.read(1 << 20, final=True)
+        reader.read(1 << 20, final=True)
+        assert (reader.truncated, reader.missing) == (True, 10)
+
+
+def test_reader_that_cannot_open_a_segment_reads_the_log_later(path: Path) -> None:
+    write(path, SMALL)
+    with LogReader(path) as reader:
+        with no_more_open_files(), pytest.raises(UnavailableError, match="Too many open files"):
+            reader.read(1 << 20, final=True)
+        got = Received(SMALL)
+        got.take(read_all(reader))
+        assert (got.missing, reader.truncated) == (0, False)
+
+
+def test_end_of_a_log_with_too_many_open_files_is_unavailable_and_not_missing(path: Path) -> None:
+    write(path, SMALL)
+    with no_more_open_files(), pytest.raises(UnavailableError, match="Too many open files"):
+        read_end(path)
+    assert read_end(path) is not None
+
+
+def test_end_that_is_a_directory_counts_as_damaged(path: Path) -> None:
+    write(path, SMALL)
+    (path / "end").unlink()
+    (path / "end").mkdir()
+    assert read_end(path) is None

@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 from iris.cluster.logs.folded.reading import find_folded, folded_segments
 from iris.cluster.logs.records import BEGINNING, Offsets
+from iris.errors import UnavailableError
 from iris.system.files import write_file
 
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{16,})" + r"-([0-9a-f]+)" * 4)
@@ -60,17 +61,34 @@ class RecordBoundary(NamedTuple):
 ORIGIN = RecordBoundary(0, 0, BEGINNING)
 
 
+def unreadable_now(error: OSError) -> UnavailableError:
+    """Return the error for the reader of a log if the operating system cannot open or read a file of the log now. For
+    example, this process has too many open files. The log is not damaged, so the reader must try again.
+    """
+    return UnavailableError(f"the log cannot be read now: {error.strerror or error}")
+
+
 def list_segments(directory: Path) -> tuple[RecordBoundary, ...]:
-    """Return the place at which each segment of a log begins, in order. The list is empty if there is no such log."""
+    """Return the place at which each segment of a log begins, in order. The list is empty if there is no such log.
+
+    Raises:
+        UnavailableError: The directory of the log, or the database of folded logs, cannot be read now.
+    """
     return _parse_names(list_segment_files(directory)) or _parse_names(name for name, _ in folded_segments(directory))
 
 
 def list_segment_files(directory: Path) -> list[str]:
-    """Return the names of the segments that are files. The list is empty if the directory is missing."""
+    """Return the names of the segments that are files. The list is empty if the directory is missing.
+
+    Raises:
+        UnavailableError: The directory cannot be read now.
+    """
     try:
         return list(filter(_SEGMENT_NAME.fullmatch, os.listdir(directory)))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise unreadable_now(error) from error
 
 
 def segment_size(directory: Path, place: RecordBoundary) -> int:
@@ -126,11 +144,15 @@ def encode_end(end: LogEnd) -> bytes:
 
 
 def read_end(directory: Path) -> LogEnd | None:
-    """Return the end of a closed log; None if the end is missing or damaged."""
+    """Return the end of a closed log; None if the end is missing or damaged.
+
+    Raises:
+        UnavailableError: The end cannot be read now. A reader must not conclude that the end is missing.
+    """
+    text = _read_file(directory, END)
     try:
-        text = _read_file(directory, END)
         return None if text is None else parse_end(text)
-    except (OSError, ValueError):
+    except ValueError:
         return None
 
 
@@ -208,10 +230,14 @@ def write_written(directory: Path, written: Offsets) -> None:
 def read_written(directory: Path) -> Offsets:
     """Return how many bytes each source has written, from the file `written`; zeros if the file is missing or
     invalid.
+
+    Raises:
+        UnavailableError: The file cannot be read now.
     """
+    text = _read_file(directory, WRITTEN) or b""
     try:
-        return _offsets(json.loads(_read_file(directory, WRITTEN) or b""))
-    except (OSError, ValueError, TypeError):
+        return _offsets(json.loads(text))
+    except (ValueError, TypeError):
         return BEGINNING
 
 
@@ -226,6 +252,10 @@ def _read_file(directory: Path, name: str) -> bytes | None:
         return (directory / name).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         folded = find_folded(directory)
+    except IsADirectoryError:
+        return b""  # The file is damaged: another program has put a directory in its place.
+    except OSError as error:
+        raise unreadable_now(error) from error
     if folded is None:
         return None
     return folded.end if name == END else folded.written

@@ -17,7 +17,6 @@ Columns of `logs`:
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
 import threading
@@ -26,6 +25,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+from iris.errors import UnavailableError
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS logs (
@@ -58,11 +59,13 @@ T = TypeVar("T")
 
 @contextmanager
 def reported_as_os_error(path: Path) -> Iterator[None]:
-    """Convert errors of SQLite to `OSError`, because the readers of logs handle all errors of the disk."""
+    """Convert errors of SQLite to `UnavailableError`, which is an `OSError`. The error may pass, for example if this
+    process has too many open files. Therefore a reader of a log must try again.
+    """
     try:
         yield
     except sqlite3.Error as error:
-        raise OSError(errno.EIO, f"the database of folded logs cannot be used: {error}", str(path)) from error
+        raise UnavailableError(f"the database of folded logs {path} cannot be used: {error}") from error
 
 
 class Databases:

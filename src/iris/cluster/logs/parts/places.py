@@ -140,5 +140,5 @@ def _start_of(segments: tuple[RecordBoundary, ...], number: int) -> tuple[int, O
 def _first_ms(directory: Path, segment: RecordBoundary) -> int:
     try:
         return SegmentFile(directory, segment).first_ms(0)
-    except OSError:
-        return 0
+    except (FileNotFoundError, NotADirectoryError):
+        return 0  # The segment was dropped since the segments were listed. Only the oldest segments are dropped.

@@ -8,6 +8,7 @@ the writer or from the file `end`. All functions of this module block on the dis
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from bisect import bisect_right
 from operator import attrgetter
@@ -21,6 +22,7 @@ from iris.cluster.logs.reading.gap_reasons import DAMAGED, LOST_WITH_WORKER, NOT
 from iris.cluster.logs.reading.segment_file import LAST_SOURCE, MAGIC_WORD, SegmentFile, measure_gap
 from iris.cluster.logs.records import BEGINNING, CHECKED_AT, HEADER, SOURCES, Offsets, encode_gap
 from iris.cluster.logs.segments import RecordBoundary, list_segments, read_end, read_written, segment_size
+from iris.errors import UnavailableError
 
 
 class Chunk(NamedTuple):
@@ -135,9 +137,9 @@ class LogReader:
             final: Whether the writer had finished before this call. In this case, b"" means the end of the log.
 
         Raises:
-            OSError: A segment cannot be opened now, but perhaps later.
-            UnavailableError: Since the reader started, the controller has moved the log to another location, or the
-                complete log was removed.
+            UnavailableError: The log cannot be read now, for example because this process has too many open files. Or,
+                since the reader started, the controller has moved the log to another location, or the complete log was
+                removed.
         """
         while (chunk := self.read_chunk(max_bytes, final=final)) is not None:
             if chunk.records:
@@ -337,7 +339,9 @@ class LogReader:
         self._at = list(start.offsets)
         self._begins = start
         if any(given < there for given, there in zip(self.offsets, start.offsets, strict=True)):
-            self.last_ms = opened.first_ms(self.last_ms)
+            # The time of a gap is only an estimate, so an error must not keep the reader from the segment.
+            with contextlib.suppress(UnavailableError):
+                self.last_ms = opened.first_ms(self.last_ms)
         reason, self._reason = self._reason, DAMAGED
         return self._lose(start.offsets, reason)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from iris.cluster.logs.records import (
     SOURCES,
     parse_gap,
 )
-from iris.cluster.logs.segments import RecordBoundary
+from iris.cluster.logs.segments import RecordBoundary, unreadable_now
 
 MAGIC_WORD = MAGIC << LENGTH_BITS
 LAST_SOURCE = len(SOURCES) - 1
 _SMALLEST_GAP_PAYLOAD = 8
+# Errors of a read that mean that the segment is damaged: a bad sector, or a directory in place of the file.
+_DAMAGE = (errno.EIO, errno.EISDIR)
 # A valid gap record has fewer missing bytes than this.
 _LONGEST_GAP = 1 << 60
 
@@ -38,7 +41,8 @@ class SegmentFile:
         start: The position in the log at which the segment begins.
 
     Raises:
-        OSError: The file cannot be opened.
+        FileNotFoundError: The log has no such segment.
+        UnavailableError: The segment cannot be opened now.
     """
 
     def __init__(self, directory: Path, start: RecordBoundary) -> None:
@@ -49,6 +53,8 @@ class SegmentFile:
             self.fd = os.open(directory / start.segment_name, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             self._folded = FoldedSegment(directory, start.segment_name)
+        except OSError as error:
+            raise unreadable_now(error) from error
 
     def __del__(self) -> None:
         if self.fd >= 0:
@@ -68,35 +74,42 @@ class SegmentFile:
             stop: The position in the log at which the readable part of the segment ends.
 
         Returns:
-            The bytes; b"" if the disk cannot read the bytes.
+            The bytes; b"" if the bytes are damaged, so that the disk cannot read them.
+
+        Raises:
+            UnavailableError: The bytes cannot be read now.
         """
         at, available = position - self.start.position, stop - position
-        try:
-            data = self._read(min(max(max_bytes, HEADER.size), available), at)
-            if len(data) >= HEADER.size:
-                first = HEADER.size + (HEADER.unpack_from(data)[0] & LENGTH_MASK)
-                if len(data) < first <= available:
-                    data = self._read(first, at)
-        except OSError:
-            return b""
+        data = self._read(min(max(max_bytes, HEADER.size), available), at)
+        if len(data) >= HEADER.size:
+            first = HEADER.size + (HEADER.unpack_from(data)[0] & LENGTH_MASK)
+            if len(data) < first <= available:
+                data = self._read(first, at)
         return data
 
     def _read(self, size: int, at: int) -> bytes:
-        return os.pread(self.fd, size, at) if self._folded is None else self._folded.read(size, at)
+        if self._folded is not None:
+            return self._folded.read(size, at)
+        try:
+            return os.pread(self.fd, size, at)
+        except OSError as error:
+            if error.errno in _DAMAGE:
+                return b""
+            raise unreadable_now(error) from error
 
     def first_ms(self, default_ms: int) -> int:
         """Return the time of the first record, or `default_ms` if that record is damaged. All bytes that are missing
         before this segment were written before the returned time.
+
+        Raises:
+            UnavailableError: The record cannot be read now.
         """
-        try:
-            header = self._read(HEADER.size, 0)
-            if len(header) < HEADER.size:
-                return default_ms
-            word, checksum, timestamp_ms, _, _ = HEADER.unpack(header)
-            length = word ^ MAGIC_WORD
-            payload = self._read(length, HEADER.size) if length <= LENGTH_MASK else b""
-        except OSError:
+        header = self._read(HEADER.size, 0)
+        if len(header) < HEADER.size:
             return default_ms
+        word, checksum, timestamp_ms, _, _ = HEADER.unpack(header)
+        length = word ^ MAGIC_WORD
+        payload = self._read(length, HEADER.size) if length <= LENGTH_MASK else b""
         is_whole = len(payload) == length and crc32(payload, crc32(header[CHECKED_AT:])) == checksum
         return int(timestamp_ms) if is_whole else default_ms
 
