@@ -220,10 +220,10 @@ async def test_each_slot_has_devices_of_its_own(world: World) -> None:
     await world.engine.submit(gang("b@0", slots=1, gpu=2, zone="b"))
     one, two = (await until(world, "a@0", GangState.HELD), await until(world, "b@0", GangState.HELD))
 
-    def devices(status: GangStatus) -> list[list[int]]:
+    def devices(status: GangStatus) -> list[list[str]]:
         seen = [world.visible_devices(slot.worker_id) for slot in status.slots]
         own = [slot.gpu_ids if visible is None else visible for slot, visible in zip(status.slots, seen, strict=True)]
-        return sorted(sorted(numbers) for numbers in own)
+        return sorted(sorted(map(str, gpus)) for gpus in own)
 
     assert devices(one)[0] != devices(one)[1]
     assert [len(numbers) for numbers in devices(one)] == [1, 1]

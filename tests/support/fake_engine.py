@@ -12,6 +12,7 @@ from iris.cluster.engine.base import (
     GangRequest,
     GangState,
     GangStatus,
+    GpuId,
     Machine,
     Resources,
     Slot,
@@ -47,7 +48,7 @@ class FakeEngine:
         self._machines = [
             Machine(name, total, total, labels=(labels or {}).get(name, ())) for name, total in totals.items()
         ]
-        self._free_gpus = {name: list(range(total.gpu)) for name, total in totals.items()}
+        self._free_gpus: dict[str, list[GpuId]] = {name: list(range(total.gpu)) for name, total in totals.items()}
         self._gangs: dict[str, tuple[GangRequest, GangStatus]] = {}
         self.granting = True
         self.refusal = ""

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -210,6 +211,28 @@ def test_local_rank_of_a_task_is_the_index_of_its_gpu(tmp_path: Path) -> None:
         assert seen(client, job_id) == ["0 0 0,1", "1 0 0,1", "2 1 0,1", "3 1 0,1"]
         alone = launch(client, SEEN, replicas=4, resources=GPU, rendezvous=pb.RENDEZVOUS_JAX)
         assert seen(client, alone) == ["  0", "  0", "  1", "  1"]
+
+
+class EngineOfNamedGpus(FakeEngine):
+    """An engine whose GPUs have ids instead of numbers, as in a container with CUDA_VISIBLE_DEVICES=GPU-…,GPU-…"""
+
+    def _hold(self, name: str, need: Resources) -> Slot:
+        slot = super()._hold(name, need)
+        return replace(slot, gpu_ids=tuple(gpu if isinstance(gpu, str) else f"GPU-{gpu}" for gpu in slot.gpu_ids))
+
+
+def test_tasks_see_the_ids_of_their_own_gpus_if_the_gpus_have_no_numbers(tmp_path: Path) -> None:
+    engine = EngineOfNamedGpus({"a": Resources(gpu=2)})
+    with (
+        serving(engine, Store(None)) as controller,
+        RemoteClusterClient(controller.address) as client,
+        running_worker(controller.address, tmp_path / "a", worker_id="a"),
+    ):
+        wait_until(lambda: client.list_workers(), "the worker")
+        gang = launch(client, SEEN, replicas=2, resources=GPU, **TORCH)
+        assert seen(client, gang) == ["0 0 GPU-0,GPU-1", "1 1 GPU-0,GPU-1"]
+        alone = launch(client, SEEN, replicas=2, resources=GPU)
+        assert sorted(seen(client, alone)) == ["  GPU-0", "  GPU-1"]
 
 
 class EngineOfSlots(FakeEngine):

@@ -86,7 +86,7 @@ async def test_local_engine_allocates_gpus_by_number_and_frees_them(engine: Loca
     await engine.submit(GangRequest("a@0", 2, Resources(gpu=1)))
     await engine.submit(GangRequest("b@0", 1, Resources(gpu=2)))
     snapshot = await engine.snapshot()
-    assert sorted(number for slot in snapshot["a@0"].slots for number in slot.gpu_ids) == [0, 1]
+    assert sorted(str(gpu) for slot in snapshot["a@0"].slots for gpu in slot.gpu_ids) == ["0", "1"]
     assert snapshot["b@0"].state is GangState.WAITING
     await engine.release("a@0")
     assert (await engine.snapshot())["b@0"].slots[0].gpu_ids == (0, 1)

@@ -8,6 +8,7 @@ import pytest
 
 from iris.cluster.worker.limits import gpu_usage
 from iris.cluster.worker.limits.gpu_usage import GpuUse
+from iris.rpc import cluster_pb2 as pb
 
 PRINTED = """0, GPU-aaaa, 87, 40536
 1, GPU-bbbb, 13, 2
@@ -42,3 +43,23 @@ def test_measuring_gpu_usage_runs_nvidia_smi(tmp_path: Path, monkeypatch: pytest
     assert gpu_usage.measure() == {}
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     assert gpu_usage.measure() == {}
+
+
+@pytest.mark.parametrize(
+    ("count", "local_rank", "visible", "expected"),
+    [
+        (2, 0, ["GPU-a", "GPU-b"], ["GPU-a", "GPU-b"]),
+        (1, 0, ["MIG-a"], ["MIG-a"]),
+        (1, 1, ["GPU-a", "GPU-b"], ["GPU-b"]),  # tasks of the gang on one machine see the GPUs of all these tasks
+        (1, 1, ["GPU-b"], ["GPU-b"]),
+        (1, 0, [], ["GPU-w"]),
+        (0, 0, [], []),
+    ],
+)
+def test_gpus_of_an_attempt_without_numbers_are_its_own_visible_devices(
+    count: int, local_rank: int, visible: list[str], expected: list[str]
+) -> None:
+    device = pb.DeviceConfig(gpu=pb.GpuDevice(count=count)) if count else None
+    resources = pb.ResourceSpecProto(device=device)
+    request = pb.Worker.RunTaskRequest(resources=resources, local_rank=local_rank, visible_devices=visible)
+    assert gpu_usage.gpus_of(request, "GPU-w") == expected

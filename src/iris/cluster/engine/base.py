@@ -31,6 +31,9 @@ from iris.counts import counted
 from iris.errors import IrisError
 from iris.reasons import NO_SHORTAGE, Shortage
 
+# A GPU of a machine, as a word of CUDA_VISIBLE_DEVICES: its number, or an id that begins with `GPU-` or `MIG-`.
+GpuId = int | str
+
 
 class GangRejectedError(IrisError):
     """An error: the engine can never allocate a gang. Submitting the gang again has no use. The message contains the
@@ -137,13 +140,13 @@ class Slot:
     Attributes:
         worker_id: The id of the worker that serves the slot.
         machine: The name of the worker's machine, as in `Machine.name`.
-        gpu_ids: The machine's GPUs that belong to the slot, by number. Empty if the slot has no GPUs, or if its worker
-            sees only the GPUs of this slot.
+        gpu_ids: The machine's GPUs that belong to the slot. Empty if the slot has no GPUs, or if its worker sees only
+            the GPUs of this slot.
     """
 
     worker_id: str
     machine: str
-    gpu_ids: tuple[int, ...] = ()
+    gpu_ids: tuple[GpuId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
-from iris.cluster.engine.base import Resources
+from iris.cluster.engine.base import GpuId, Resources
 from iris.cores import MILLICORES
 from iris.system.machine_size import total_memory_bytes
 
@@ -15,20 +16,32 @@ def this_machine() -> Resources:
     return Resources(_millicores(), memory_bytes=_memory_bytes(), gpu=len(gpu_ids()))
 
 
-def gpu_ids() -> tuple[int, ...]:
-    """Return the numbers of the NVIDIA GPUs that this process may use. If the variable `CUDA_VISIBLE_DEVICES` is set,
-    only the GPUs count whose numbers the variable contains. Ids such as `GPU-…` in the variable are ignored.
+def gpu_ids(device_files: Path = Path("/dev")) -> tuple[GpuId, ...]:
+    """Return the NVIDIA GPUs that this process may use.
+
+    If the variable `CUDA_VISIBLE_DEVICES` is not set, or contains numbers, the result contains the numbers of the GPUs.
+    Containers and Slurm set ids such as `GPU-…` and `MIG-…`, and then the result contains these ids. CUDA does not
+    accept numbers and ids together, and ignores all words after the first invalid word.
+
+    Args:
+        device_files: The directory with the device files of the GPUs. A machine without such files has no GPUs.
     """
     found = sorted(
         int(path.name.removeprefix("nvidia"))
-        for path in Path("/dev").glob("nvidia[0-9]*")
+        for path in device_files.glob("nvidia[0-9]*")
         if path.name.removeprefix("nvidia").isdigit()
     )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return tuple(found)
     wanted = [word.strip() for word in visible.split(",")]
+    if found and _is_id(wanted[0]):
+        return tuple(dict.fromkeys(itertools.takewhile(_is_id, wanted)))
     return tuple(number for number in found if str(number) in wanted)
+
+
+def _is_id(word: str) -> bool:
+    return word.startswith(("GPU-", "MIG-"))
 
 
 def _millicores() -> int:

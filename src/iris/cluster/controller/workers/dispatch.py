@@ -100,12 +100,12 @@ def run_tasks_request(
     request = cluster_pb2.Worker.RunTasksRequest(shared=shared)
     trace_parent = task_parents(job, launch)
     for start in starts:
-        place = request.places.add(
-            task_index=start.task_index,
-            attempt_id=start.attempt_id,
-            gpu_ids=slots[start.task_index].gpu_ids if start.task_index in slots else (),
-            token=token_of(job, start.task_index, start.attempt_id),
-        )
+        token = token_of(job, start.task_index, start.attempt_id)
+        place = request.places.add(task_index=start.task_index, attempt_id=start.attempt_id, token=token)
+        if start.task_index in slots:
+            gpus = slots[start.task_index].gpu_ids
+            place.gpu_ids.extend(gpu for gpu in gpus if isinstance(gpu, int))
+            place.visible_devices.extend(gpu for gpu in gpus if isinstance(gpu, str))
         place.traceparent = trace_parent(start.task_index, start.attempt_id)
         if launch.seen_task_indices:
             place.seen_task_index = launch.seen_task_indices[start.task_index]

@@ -109,4 +109,7 @@ class GangRendezvous:
             own = self.local_ranks[place.task_index]
             place.local_rank = own.local_rank
             place.local_world_size = own.local_world_size
-            place.visible_devices.extend(own.visible_devices)
+            if own.visible_devices:
+                # The request may already contain the ids of the task's own devices.
+                del place.visible_devices[:]
+                place.visible_devices.extend(own.visible_devices)

@@ -28,6 +28,7 @@ from iris.cluster.engine.base import (
     GangRequest,
     GangState,
     GangStatus,
+    GpuId,
     Machine,
     Resources,
     Slot,
@@ -67,9 +68,9 @@ class _Host:
 
     worker_id: str
     total: Resources
-    gpus: tuple[int, ...]
+    gpus: tuple[GpuId, ...]
     free: Resources
-    free_gpus: list[int]
+    free_gpus: list[GpuId]
     tasks: int = 0
     labels: tuple[tuple[str, str], ...] = ()
     keeper: asyncio.Task[None] | None = None
@@ -133,7 +134,7 @@ class LocalEngine:
     ) -> None:
         check_whole_number("workers", workers, least=1, most=MAX_LOCAL_WORKERS)
         total = this_machine() if machine is None else machine
-        devices = gpu_ids() if machine is None else tuple(range(machine.gpu))
+        devices: tuple[GpuId, ...] = gpu_ids() if machine is None else tuple(range(machine.gpu))
         self._directory = directory
         self._bind_host = host
         self._advertise_host = advertise_host or host
@@ -334,27 +335,27 @@ class LocalEngine:
             for host in self._hosts[: self._open]
         ]
 
-    def _allocate(self, index: int, need: Resources, gpu_ids: Iterable[int]) -> None:
+    def _allocate(self, index: int, need: Resources, gpu_ids: Iterable[GpuId]) -> None:
         host = self._hosts[index]
         host.tasks += 1
         host.free -= replace(need, gpu=0)
         self._move_gpus(gpu_ids, list.remove)
 
-    def _free(self, index: int, need: Resources, gpu_ids: Iterable[int]) -> None:
+    def _free(self, index: int, need: Resources, gpu_ids: Iterable[GpuId]) -> None:
         host = self._hosts[index]
         host.tasks -= 1
         host.free += replace(need, gpu=0)
         self._move_gpus(gpu_ids, list.append)
 
-    def _move_gpus(self, gpu_ids: Iterable[int], move: Callable[[list[int], int], None]) -> None:
+    def _move_gpus(self, gpu_ids: Iterable[GpuId], move: Callable[[list[GpuId], GpuId], None]) -> None:
         """Add GPUs to the free GPUs of their worker, or remove them. The method finds the worker by the id of the GPU,
         because an earlier engine may have divided the GPUs differently among the workers.
         """
-        for number in gpu_ids:
+        for gpu in gpu_ids:
             for host in self._hosts[: self._open]:
-                if number in host.gpus:
-                    move(host.free_gpus, number)
-                    host.free_gpus.sort()
+                if gpu in host.gpus:
+                    move(host.free_gpus, gpu)
+                    host.free_gpus.sort(key=host.gpus.index)
                     host.free = replace(host.free, gpu=len(host.free_gpus))
 
     def _end_if_idle(self, index: int) -> None:
@@ -433,7 +434,7 @@ class LocalEngine:
 
 
 def _share(
-    total: Resources, devices: tuple[int, ...], index: int, workers: int, labels: Sequence[Mapping[str, str]]
+    total: Resources, devices: tuple[GpuId, ...], index: int, workers: int, labels: Sequence[Mapping[str, str]]
 ) -> _Host:
     def part(amount: int) -> int:
         return amount // workers + (1 if index < amount % workers else 0)

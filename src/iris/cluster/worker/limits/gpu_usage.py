@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from iris.cluster.worker.attempt.attempt_record import Attempt
+from iris.rpc import cluster_pb2
 
 GPU_S = 5.0  # The seconds between two measurements. One run of `nvidia-smi` takes about 50 ms of one core.
 _TIMEOUT_S = 10.0
@@ -26,19 +26,23 @@ class GpuUse(NamedTuple):
     memory_mb: int
 
 
-def gpus_of(attempt: Attempt, visible_devices: str) -> list[str]:
-    """Return the GPUs that an attempt may use: their numbers or the ids that begin with `GPU-`.
+def gpus_of(request: cluster_pb2.Worker.RunTaskRequest, visible_devices: str) -> list[str]:
+    """Return the GPUs that belong to an attempt: their numbers or the ids that begin with `GPU-` or `MIG-`.
 
     Args:
-        attempt: The record of the attempt on this worker.
+        request: The controller's request to run the attempt.
         visible_devices: The variable `CUDA_VISIBLE_DEVICES` of the worker. The variable names the GPUs that the engine
             gave to the worker. The variable counts only if the job requests GPUs and the controller has chosen none for
             the attempt.
     """
-    if attempt.request.gpu_ids:
-        return [str(number) for number in attempt.request.gpu_ids]
-    if not attempt.request.resources.device.HasField("gpu"):
+    if request.gpu_ids:
+        return [str(number) for number in request.gpu_ids]
+    if not request.resources.device.HasField("gpu"):
         return []
+    if request.visible_devices:
+        # Tasks of one GPU each that share a machine may see the GPUs of all these tasks, in the order of local_rank.
+        is_shared = request.resources.device.gpu.count == 1 and len(request.visible_devices) > 1
+        return [request.visible_devices[request.local_rank]] if is_shared else list(request.visible_devices)
     return [word.strip() for word in visible_devices.split(",") if word.strip()]
 
 

@@ -72,7 +72,9 @@ class AttemptMonitor:
         """Measure the use of the attempts' GPUs repeatedly until the worker ends."""
         while True:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-            devices = [(attempt, gpu_usage.gpus_of(attempt, visible)) for attempt in self._registry.with_process()]
+            devices = [
+                (attempt, gpu_usage.gpus_of(attempt.request, visible)) for attempt in self._registry.with_process()
+            ]
             if any(gpus for _, gpus in devices):
                 found = await asyncio.to_thread(gpu_usage.measure)
                 for attempt, gpus in devices:
