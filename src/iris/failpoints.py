@@ -67,6 +67,7 @@ NAMES = frozenset(
         "keep.after",
         "fold.before",  # Failpoints around the commit of folded logs. Their files are removed after `fold.after`.
         "fold.after",
+        "forget.before",  # The job was removed from the database, and its logs on this machine are removed next.
         # The following names are failpoints of a worker.
         "register.before",
         "register.after",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +17,7 @@ from support.waiting import wait_until
 from iris.cluster.controller.logs.receive import Piece
 from iris.cluster.controller.logs.removal.removed_logs import remove_log
 from iris.cluster.controller.logs.removal.retention import Retention
+from iris.cluster.logs.folded.reading import find_folded
 from iris.cluster.logs.log_writer import LogWriter
 from iris.cluster.logs.segments import END, list_segments
 from iris.cluster.logs.upload_answers import RETRY_LATER, UNWANTED
@@ -201,6 +203,79 @@ async def test_log_removal_interrupted_by_the_end_of_a_controller_is_completed(t
     shutil.copytree(write_in(tmp_path / "log"), old / "0")
     logs.keeper.start()
     await asyncio.to_thread(wait_until, lambda: not old.exists(), "what is left of it to go")
+    await logs.keeper.close()
+
+
+async def kill_before_log_removal(logs: KeptLogs, *names: str) -> None:
+    """Leave the files of a controller that was killed after these jobs had left its database."""
+    records = [logs.jobs[name] for name in names]
+    async with logs.keeper.job_log_removal.copies_removed(records):
+        pass
+
+
+async def test_logs_of_jobs_whose_removal_a_kill_has_interrupted_are_removed_at_the_next_start(tmp_path: Path) -> None:
+    before = KeptLogs(tmp_path, location="")
+    for name in ("removed", "another", "kept", "of-another-cluster"):
+        before.add_ended(name, b"text\n")
+    await kill_before_log_removal(before, "removed", "another")
+    logs = KeptLogs(tmp_path, location="")
+    logs.add_job("kept")
+    logs.keeper.start()
+    await asyncio.to_thread(wait_until, lambda: len(os.listdir(logs.directories.root)) == 2, "the removal to end")
+    assert not logs.path("removed").exists()
+    assert not logs.path("another").exists()
+    assert read(logs.path("kept")) == read(logs.path("of-another-cluster")) == Read(b"text\n")
+    await logs.keeper.close()
+
+
+async def test_folded_log_of_a_job_whose_removal_a_kill_has_interrupted_is_removed_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    before = KeptLogs(tmp_path, location="")
+    before.add_ended("removed", b"text\n")
+    before.now_ms += DAY_MS
+    await before.keeper.sweep()
+    assert find_folded(before.path("removed")) is not None
+    await kill_before_log_removal(before, "removed")
+    await before.keeper.close()
+    logs = KeptLogs(tmp_path, location="")
+    logs.keeper.start()
+    await asyncio.to_thread(wait_until, lambda: find_folded(logs.path("removed")) is None, "the removal to end")
+    await logs.keeper.close()
+
+
+async def test_logs_of_a_job_whose_removal_has_failed_stay_after_the_next_start(tmp_path: Path) -> None:
+    before = KeptLogs(tmp_path, location="")
+    before.add_ended("job", b"text\n")
+    with pytest.raises(UnavailableError):
+        async with before.keeper.job_log_removal.copies_removed([before.jobs["job"]]):
+            raise UnavailableError("the database cannot be written")
+    logs = KeptLogs(tmp_path, location="")
+    logs.add_job("job")
+    logs.keeper.start()
+    await asyncio.to_thread(wait_until, lambda: len(os.listdir(logs.directories.root)) == 1, "the note to go")
+    assert read(logs.path("job")) == Read(b"text\n")
+    await logs.keeper.close()
+
+
+async def test_complete_removal_of_the_logs_of_a_job_leaves_no_files(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path, location="")
+    logs.add_ended("job", b"text\n")
+    records = [logs.jobs["job"]]
+    async with logs.keeper.job_log_removal.copies_removed(records):
+        pass
+    await logs.keeper.job_log_removal.remove(records)
+    assert os.listdir(logs.directories.root) == []
+
+
+async def test_damaged_note_about_a_removal_removes_no_logs(tmp_path: Path) -> None:
+    logs = KeptLogs(tmp_path, location="")
+    logs.write("job", b"text\n")
+    note = logs.directories.root / ".removing-0123456789abcdef"
+    note.write_bytes(b"[1")
+    logs.keeper.start()
+    await asyncio.to_thread(wait_until, lambda: not note.exists(), "the note to go")
+    assert read(logs.path("job")) == Read(b"text\n")
     await logs.keeper.close()
 
 

@@ -30,6 +30,7 @@ from iris.cluster.controller.logs.receive import Piece, UploadedLog, UploadedLog
 from iris.cluster.controller.logs.remote_store import LogLocation
 from iris.cluster.controller.logs.removal.job_log_removal import JobLogRemoval
 from iris.cluster.controller.logs.removal.log_claims import LogClaims
+from iris.cluster.controller.logs.removal.removal_notes import NOTE, read_note
 from iris.cluster.controller.logs.removal.removed_copies import RemovedCopies
 from iris.cluster.controller.logs.removal.retention import Retention
 from iris.cluster.controller.logs.sweep import LogSweep
@@ -146,6 +147,8 @@ class LogKeeper:
             self._earlier = {path.name for path in self._directories.root.iterdir()}
         for name in [name for name in self._earlier if name.startswith(OLD)]:
             self._background.start(asyncio.to_thread(shutil.rmtree, self._directories.root / name, ignore_errors=True))
+        for name in [name for name in self._earlier if name.startswith(NOTE)]:
+            self._background.start(self._finish_removal(self._directories.root / name))
         self._background.start(self._sweep_for_ever())
 
     async def close(self) -> None:
@@ -281,7 +284,7 @@ class LogKeeper:
 
     def job_launched(self, job_id: str, tasks: int) -> None:
         """Remove the logs of an earlier job with the same name. An earlier cluster may have left such logs in the log
-        directory.
+        directory, or an earlier controller was killed before it had removed the logs of a removed job.
         """
         if not self._earlier:
             return
@@ -299,6 +302,18 @@ class LogKeeper:
                 except FileNotFoundError:
                     continue  # There is nothing to remove, because a sweep has already removed the directory.
                 self._background.start(asyncio.to_thread(shutil.rmtree, old, ignore_errors=True))
+
+    async def _finish_removal(self, note: Path) -> None:
+        """Remove the logs that an earlier controller had to remove together with their jobs. A note names the jobs. The
+        logs of a job that exists stay: its removal has failed, or it is a new job with the same name.
+        """
+        try:
+            for job_id, tasks in (await asyncio.to_thread(read_note, note)).items():
+                if not self._jobs.exists(job_id):
+                    self.job_launched(job_id, tasks)
+            await asyncio.to_thread(note.unlink, missing_ok=True)
+        except OSError as error:
+            _log.warning("logs of removed jobs stay on this machine until the next start: %s", error)
 
     def _remove_folded(self, folders: Sequence[Path]) -> None:
         # The database is written only if it has logs of an earlier job with the same name, which is rare. A write

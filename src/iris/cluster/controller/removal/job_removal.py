@@ -5,8 +5,8 @@ A job is removed in this order, so that a kill of the controller at any point le
    its remaining logs again.
 2. The job is removed from the database and the memory.
 3. The logs and outputs on this machine are removed. If the controller is killed before this step, the next controller
-   removes the outputs, because their job is unknown. The logs stay until the retention rules remove them, or until a
-   new job gets the name.
+   removes the outputs, because their job is unknown, and the logs, because of a note on the disk
+   (logs/removal/removal_notes.py).
 4. The name of the job becomes free, and its workers are called to remove their files. The name was taken until now, so
    that no new job could have logs in the same directories.
 """

@@ -16,8 +16,10 @@ from iris.cluster.controller.jobs.job_record import JobRecord
 from iris.cluster.controller.logs.folding import OLD, FoldedLogs
 from iris.cluster.controller.logs.logged_attempts import stored_as
 from iris.cluster.controller.logs.removal.log_claims import LogClaims
+from iris.cluster.controller.logs.removal.removal_notes import remove_note, write_note
 from iris.cluster.controller.logs.removal.removed_copies import RemovedCopies
 from iris.cluster.logs.directories import LogDirectories
+from iris.failpoints import failpoint
 
 _log = logging.getLogger(__name__)
 
@@ -67,19 +69,29 @@ class JobLogRemoval:
 
     @contextlib.asynccontextmanager
     async def copies_removed(self, records: Sequence[JobRecord]) -> AsyncIterator[None]:
-        """Return a context manager that removes the logs of ended jobs from the log location at its beginning. If the
-        context ends with an exception, the jobs stay, and their remaining logs can still be read. Use this context
-        inside of the context of `without_sweeps`.
+        """Return a context manager that removes the logs of ended jobs from the log location at its beginning, and
+        notes that the logs on this machine are removed next. If the context ends with an exception, the jobs stay, and
+        their remaining logs can still be read. Use this context inside of the context of `without_sweeps`.
 
         Raises:
             UnavailableError: The log location cannot be reached now.
         """
         names = {name: stored_as(name, record) for record in records for name in self._names(record)}
         async with self._copies.removed(names):
+            try:
+                await asyncio.get_running_loop().run_in_executor(
+                    self._writing, write_note, self._directories.root, records
+                )
+            except OSError as error:
+                # A full disk must not prevent a removal, which frees space. Without the note, the logs stay on this
+                # machine if the controller is killed before it has removed them.
+                _log.warning("the removal of logs cannot be noted: %s", error)
             yield
 
     async def remove(self, records: Sequence[JobRecord]) -> None:
-        """Remove the logs of ended jobs from this machine. An error is logged, because the jobs are already removed."""
+        """Remove the logs of ended jobs from this machine. An error is logged, because the jobs are already removed.
+        The next start of the controller then removes the remaining logs.
+        """
         names = [name for record in records for name in self._names(record)]
         self._claims.forget(names)
         self._on_removed(names)
@@ -87,12 +99,14 @@ class JobLogRemoval:
         folders = [self._directories.task(task.task_id) for task in tasks]
 
         def remove() -> None:
+            failpoint("forget.before")
             for folder in folders:
                 old = self._directories.root / f"{OLD}{secrets.token_hex(8)}"
                 with contextlib.suppress(FileNotFoundError):
                     folder.rename(old)
                     shutil.rmtree(old, ignore_errors=True)
             self._folded.remove_tasks([folder.name for folder in folders])
+            remove_note(self._directories.root, records)
             self._folded.give_back_space()
 
         try:
