@@ -29,6 +29,7 @@ from iris.cluster.logs.directories import LogDirectories
 from iris.cluster.task_inputs import pack_items
 from iris.errors import (
     FailedPreconditionError,
+    InvalidArgumentError,
     NotFoundError,
     PermissionDeniedError,
     ResourceExhaustedError,
@@ -424,3 +425,33 @@ def test_inputs_shared_with_an_earlier_job_count_towards_the_byte_limit_of_a_new
         request.name = "third"
         with pytest.raises(ResourceExhaustedError):
             world.client.launch_job(request)
+
+
+def test_submission_whose_tasks_do_not_match_the_stored_inputs_is_refused() -> None:
+    inputs = pack_items([b"one", b"two"])
+    request = Controller.LaunchJobRequest(
+        command=["echo", "{}"],
+        independent_tasks=True,
+        inputs_hash=hashlib.sha256(inputs).hexdigest(),
+        num_inputs=2,
+        inputs_per_task=1,
+        resources=cluster_pb2.ResourceSpecProto(replicas=2),
+    )
+    with world_of(Store(None)) as world:
+        request.name, request.inputs_blob = "first", inputs
+        world.client.launch_job(request)
+        request.name, request.inputs_blob = "second", b""
+        for replicas in (1, 3):
+            request.resources.replicas = replicas
+            with pytest.raises(InvalidArgumentError, match=f"an item for each of {replicas} tasks, got 2"):
+                world.client.launch_job(request)
+        request.resources.replicas, request.num_inputs = 2, 3
+        with pytest.raises(InvalidArgumentError, match="num_inputs must match the 2 tasks"):
+            world.client.launch_job(request)
+        request.resources.replicas, request.num_inputs = 1, 2
+        request.seen_task_indices.append(1)
+        request.seen_num_tasks = 3
+        with pytest.raises(InvalidArgumentError, match="an item for each of 3 tasks, got 2"):
+            world.client.launch_job(request)
+        request.seen_num_tasks = 2  # A job that repeats one of the two tasks.
+        assert world.client.launch_job(request) == "second"

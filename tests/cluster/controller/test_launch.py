@@ -118,6 +118,8 @@ def test_inputs_of_a_job_have_an_item_for_each_task() -> None:
     ("fields", "named"),
     [
         ({"independent_tasks": False}, "inputs_blob needs independent_tasks"),
+        ({"independent_tasks": False, "inputs_blob": b""}, "inputs_hash needs independent_tasks"),
+        ({"inputs_hash": "g" * 64, "inputs_blob": b""}, "inputs_hash must be a SHA-256"),
         ({"inputs_hash": "00" * 32}, "is not the SHA-256 of inputs_blob"),
         ({"resources": cluster_pb2.ResourceSpecProto(replicas=3)}, "an item for each of 3 tasks, got 2"),
         ({"num_inputs": 3}, "num_inputs must match the 2 tasks with up to 1 inputs each, got 3"),

@@ -186,26 +186,35 @@ def _check_placement(request: LaunchJobRequest) -> None:
 
 
 def _check_inputs(request: LaunchJobRequest) -> None:
-    """Check that `inputs_blob` has one item of inputs for each task, and matches the other fields about inputs."""
-    if not request.inputs_blob:
-        # When a job is submitted again, the request has only the hash of its inputs, because the controller has stored
-        # the inputs.
-        if request.num_inputs and not request.inputs_hash:
+    """Check the fields about inputs. When a job is submitted again, the request has only the hash of its inputs,
+    because the controller has stored the inputs. `check_input_items` checks the stored inputs later.
+    """
+    blob, inputs_hash = request.inputs_blob, request.inputs_hash
+    if not blob and not inputs_hash:
+        if request.num_inputs:
             raise InvalidArgumentError("inputs_blob must be set if num_inputs is set")
-        if request.inputs_hash and not _HASH.fullmatch(request.inputs_hash):
-            raise InvalidArgumentError(
-                f"inputs_hash must be a SHA-256 in lower-case hex, got {quoted(request.inputs_hash)}"
-            )
         return
     if not request.independent_tasks:
-        raise InvalidArgumentError("inputs_blob needs independent_tasks, because each task works on its own inputs")
-    if hashlib.sha256(request.inputs_blob).hexdigest() != request.inputs_hash:
-        raise InvalidArgumentError(f"inputs_hash {quoted(request.inputs_hash)} is not the SHA-256 of inputs_blob")
-    count = check_items(request.inputs_blob)
-    if count != replicas_of(request):
-        raise InvalidArgumentError(
-            f"inputs_blob must have an item for each of {replicas_of(request)} tasks, got {count}"
-        )
+        name = "inputs_blob" if blob else "inputs_hash"
+        raise InvalidArgumentError(f"{name} needs independent_tasks, because each task works on its own inputs")
+    if blob:
+        if hashlib.sha256(blob).hexdigest() != inputs_hash:
+            raise InvalidArgumentError(f"inputs_hash {quoted(inputs_hash)} is not the SHA-256 of inputs_blob")
+        check_input_items(request)
+    elif not _HASH.fullmatch(inputs_hash):
+        raise InvalidArgumentError(f"inputs_hash must be a SHA-256 in lower-case hex, got {quoted(inputs_hash)}")
+
+
+def check_input_items(request: LaunchJobRequest) -> None:
+    """Check that `inputs_blob` has one item of inputs for each task, and matches the other fields about inputs. A job
+    that repeats only some tasks of an earlier job has the inputs of all tasks of the earlier job.
+
+    Raises:
+        InvalidArgumentError: The inputs do not match the other fields.
+    """
+    count, tasks = check_items(request.inputs_blob), request.seen_num_tasks or replicas_of(request)
+    if count != tasks:
+        raise InvalidArgumentError(f"inputs_blob must have an item for each of {tasks} tasks, got {count}")
     if request.command:
         _check_texts(request.inputs_blob)
     per_task = check_whole_number("inputs_per_task", request.inputs_per_task, least=1, most=MAX_INT32)

@@ -8,7 +8,8 @@ import hashlib
 from iris.cluster.controller.removal.unused_workspaces import UnusedWorkspaces
 from iris.cluster.controller.storage.ended_jobs import StoredJobs
 from iris.cluster.controller.storage.store import Store
-from iris.cluster.controller.submission.request import LaunchJobRequest, replicas_of
+from iris.cluster.controller.submission.request import LaunchJobRequest
+from iris.cluster.controller.submission.validate import check_input_items
 from iris.cluster.task_inputs import item_place, table_entry
 from iris.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, quoted
 from iris.reasons import ErrorReason
@@ -43,14 +44,15 @@ class Workspaces:
         result is empty if the job has no workspace, or if the workspace is already stored.
 
         Raises:
-            InvalidArgumentError: The hash does not match the workspace.
+            InvalidArgumentError: The hash does not match the workspace, or the stored inputs do not match the tasks.
             FailedPreconditionError: The submission contains only the hash of a workspace or of inputs, and the store
                 does not have them.
         """
         if request.bundle_blob and hashlib.sha256(request.bundle_blob).hexdigest() != request.bundle_hash:
             raise InvalidArgumentError(f"bundle_hash {quoted(request.bundle_hash)} is not the SHA-256 of bundle_blob")
         if request.inputs_hash and not request.inputs_blob:
-            request.inputs_blob = await self._stored_inputs(request)
+            request.inputs_blob = await self._stored_inputs(request.inputs_hash)
+            check_input_items(request)
         if not request.bundle_hash or request.bundle_blob:
             return request.bundle_blob
         is_stored = not self._unused.is_being_removed(request.bundle_hash) and await self._reading.run(
@@ -88,14 +90,10 @@ class Workspaces:
                 return await self._part(inputs_hash, *place)
         raise NotFoundError(f"the inputs {quoted(inputs_hash)} have no item {task_index}")
 
-    async def _stored_inputs(self, request: LaunchJobRequest) -> bytes:
-        last = max(request.seen_task_indices, default=replicas_of(request) - 1)
-        offset, length = table_entry(last)
-        inputs = await self._reading.run(self._store.inputs, request.inputs_hash)
-        if inputs is None or item_place(inputs[offset : offset + length]) is None:
-            raise FailedPreconditionError(
-                f"the inputs {request.inputs_hash} of {last + 1} tasks are not stored: send inputs_blob"
-            )
+    async def _stored_inputs(self, inputs_hash: str) -> bytes:
+        inputs = await self._reading.run(self._store.inputs, inputs_hash)
+        if inputs is None:
+            raise FailedPreconditionError(f"the inputs {inputs_hash} are not stored: send inputs_blob")
         return inputs
 
     async def _part(self, inputs_hash: str, offset: int, length: int) -> bytes:
