@@ -14,7 +14,7 @@ from contextlib import aclosing
 from iris.cluster.controller.api import messages
 from iris.cluster.controller.api.stream_turns import StreamTurns, never
 from iris.cluster.controller.jobs.job_record import JobRecord
-from iris.cluster.controller.jobs.job_table import JobTable
+from iris.cluster.controller.jobs.job_table import JobTable, removed_meanwhile
 from iris.cluster.controller.logs.relay import LogRelay
 from iris.cluster.controller.logs.sources import LogSources, log_lost, worker_unreachable
 from iris.cluster.logs.cursor import Position, from_message
@@ -77,19 +77,21 @@ class LogService:
         """Return a page of an attempt's log, by line number.
 
         Raises:
-            NotFoundError: The task, the attempt or the log does not exist.
+            NotFoundError: The task, the attempt or the log does not exist, or the job was removed during the read.
             UnavailableError: The worker or the log location that has the log does not answer.
         """
-        task = await self._saved_task(request.task_id)
+        num_removed = self._jobs.removed
+        record, task = await self._saved_task(request.task_id)
         if not task.attempts and not request.HasField("attempt_id"):
             return cluster_pb2.Worker.FetchTaskLogsResponse(at_end=True, complete=is_task_finished(task.state))
         number = request.attempt_id if request.HasField("attempt_id") else len(task.attempts) - 1
         attempt = _attempt_of(task, number)
         request.attempt_id = number
         answer = await self._page_from_worker(request, attempt, caller)
-        if answer is not None:
-            return answer
-        return await self._kept_page(request, attempt, caller)
+        if answer is None:
+            answer = await self._kept_page(request, attempt, caller)
+        await self._check_not_removed(record, num_removed)
+        return answer
 
     async def fetch_log_parts(self, request: FetchLogPartsRequest, caller: str) -> FetchLogPartsResponse:
         """Return the requested parts of the logs of attempts. If a log cannot be read, the answer has a part with an
@@ -102,17 +104,20 @@ class LogService:
 
         Raises:
             InvalidArgumentError: The request is invalid.
-            NotFoundError: The job or a task does not exist.
+            NotFoundError: The job or a task does not exist, or the job was removed during the read.
         """
+        num_removed = self._jobs.removed
         wanted = PartsRequest(request)
         await self._part_turns.turn()
         parts: dict[int, Part] = {}
+        records: dict[int, JobRecord] = {}
         attempts: dict[int, cluster_pb2.TaskAttempt] = {}
         by_worker: dict[str, list[int]] = {}
         kept: list[int] = []
         for number, read in enumerate(wanted.reads):
             task_id = make_task_id(request.job_id, read.task_index)
-            task = await self._saved_task(task_id)
+            record, task = await self._saved_task(task_id)
+            records[record.number] = record
             try:
                 attempt = attempts[number] = _attempt_of(task, read.attempt_id)
                 worker = self._sources.worker_with(task_id, attempt)
@@ -135,6 +140,8 @@ class LogService:
         ]
         for number in kept:
             parts[number] = await self._kept_part(request.job_id, wanted, number, attempts[number], caller)
+        for record in records.values():
+            await self._check_not_removed(record, num_removed)
         return FetchLogPartsResponse(parts=[parts[number] for number in range(len(wanted.reads))])
 
     async def stream_task_logs(
@@ -164,14 +171,31 @@ class LogService:
             return cluster_pb2.Controller.StoreLogsResponse(positions=[UNWANTED] * len(request.pieces))
         return await self._sources.keeper.store_logs(request)
 
-    async def _saved_task(self, task_id: str) -> cluster_pb2.TaskStatus:
+    async def _saved_task(self, task_id: str) -> tuple[JobRecord, cluster_pb2.TaskStatus]:
         job_id, task_index = parse_task_id(task_id)
         record = await self._jobs.find(job_id)
         task = self._shown_task(record, task_index)
         # If the latest change of the task could not be saved, the reader gets the last saved state of the task.
         while not await self._sources.saved.settled():
             task = self._shown_task(record, task_index)
-        return task
+        return record, task
+
+    async def _check_not_removed(self, record: JobRecord, num_removed: int) -> None:
+        """Check that a job still exists after one of its logs was read. Otherwise a new job with the same name may have
+        written the log.
+
+        Args:
+            record: The record of the job.
+            num_removed: How many jobs had been removed before the job was looked up.
+
+        Raises:
+            NotFoundError: The job was removed meanwhile.
+        """
+        if self._jobs.removed == num_removed:
+            return
+        known = await self._jobs.get(record.job_id)
+        if known is None or known.number != record.number:
+            raise removed_meanwhile(record, what="logs")
 
     def _shown_task(self, record: JobRecord, task_index: int) -> cluster_pb2.TaskStatus:
         record.check_index(task_index)
