@@ -269,7 +269,7 @@ class IrisClient(
             coscheduled: Whether the tasks are a gang. The tasks of a gang start together or not at all, and a retry
                 restarts all tasks. If False, each task starts and is retried independently.
             max_parallel: How many independent tasks may run at the same time. A task that is retried waits behind the
-                tasks that have not started. Default: as many as the machines have room for. Needs `coscheduled=False`.
+                tasks that have not started. Default: as many as fit on the machines. Needs `coscheduled=False`.
             placement: `"spread"` puts each task on a separate machine, `"together"` puts all tasks on one machine.
                 Default: any machines. Needs `coscheduled`.
             constraints: Labels that a machine must have to get a task, such as `{"zone": "a"}`.

@@ -220,7 +220,7 @@ def test_task_beyond_max_parallel_has_the_waiting_reason_max_parallel_until_an_e
     none = pb.ResourceSpecProto(cpu=0)
     job_id = launch(client, ["true"], 3, independent_tasks=True, max_parallel=1, resources=none)
     says(client, job_id, "still starting")
-    reason = "waiting: max_parallel is 1, and 1 task of the job runs or waits for room"
+    reason = "waiting: max_parallel is 1, and 1 task of the job runs or is queued"
     second = client.get_task_status(job_id, 1)
     assert (second.status_message, second.pending_reason) == (reason, pb.PENDING_REASON_MAX_PARALLEL)
     client.terminate_task(job_id, 0)

@@ -18,7 +18,7 @@ SHORTAGE = Shortage("no more processes", ShortageCode.PROCESSES)
 @pytest.mark.parametrize(
     ("number", "code", "words"),
     [
-        (errno.ENOSPC, ShortageCode.DISK_SPACE, "disk or its inodes are full"),
+        (errno.ENOSPC, ShortageCode.DISK_SPACE, "device (/some/file); remove files there"),
         (errno.EDQUOT, ShortageCode.DISK_SPACE, "disk or its inodes are full"),
         (errno.EROFS, ShortageCode.DISK_UNUSABLE, "disk cannot be written"),
         (errno.EIO, ShortageCode.DISK_UNUSABLE, "disk cannot be written"),

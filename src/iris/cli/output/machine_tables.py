@@ -51,7 +51,7 @@ def _summary(answer: cluster_pb2.Controller.ListMachinesResponse) -> str:
     dead = len(answer.machines) - len(alive) - len(avoided)
     count = counted(len(alive), "machine")
     away = f" and {dead:,} not alive" if dead else ""
-    away += f" and {len(avoided):,} without room for new tasks" if avoided else ""
+    away += f" and {len(avoided):,} with a shortage" if avoided else ""
     free = _sum(machine.free for machine in alive)
     total = _sum(machine.total for machine in alive)
     sums = [f"{_cpu(free, total)} cpu", f"{_memory(free, total)} memory"]

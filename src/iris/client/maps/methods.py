@@ -97,8 +97,8 @@ class MapMethods:
             function: The function, which gets one input as its argument. A coroutine function is run by `asyncio.run`.
             inputs: The inputs. All inputs together may have up to about 110 MB when pickled.
             star: Whether each input is a tuple with all arguments of the function.
-            max_parallel: How many chunks may be worked on at the same time. Default: as many as the machines have room
-                for.
+            max_parallel: How many chunks may be worked on at the same time. Default: as many as fit on the
+                machines.
             chunk: The number of inputs of each task. Default: about 8 chunks for each core, and at least one input.
             kwargs: Keyword arguments of the function, the same for each input.
             name: The name of the job. Default: the function's name and a random suffix.

@@ -301,7 +301,7 @@ def _why_deferred(job: Job) -> str:
     """
     if not job.deferred:
         return ""
-    verb = word_for(len(job.gangs), "runs or waits for room", "run or wait for room")
+    verb = word_for(len(job.gangs), "runs or is queued", "run or are queued")
     return f"waiting: max_parallel is {job.max_parallel}, and {counted(len(job.gangs), 'task')} of the job {verb}"
 
 

@@ -343,8 +343,8 @@ class Reservation:
 def units_wanted(gang: GangRequest) -> int:
     """Return how many units the gang needs in total. `FreeCapacity.units` returns how many units a machine contributes.
 
-    The placement rule defines a unit: with `spread`, a machine that has room for one slot; with `together`, a machine
-    that has room for all slots; otherwise, one slot. The gang fits exactly when the machines have enough units, because
+    The placement rule defines a unit: with `spread`, a machine on which one slot fits; with `together`, a machine on
+    which all slots fit; otherwise, one slot. The gang fits exactly when the machines have enough units, because
     all slots of a gang need the same resources.
     """
     return 1 if gang.placement is Placement.TOGETHER else gang.slots

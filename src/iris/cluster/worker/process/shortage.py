@@ -62,7 +62,7 @@ def _shortage(error: OSError) -> Shortage:
     if error.errno in _DISK:
         where = f" ({error.filename})" if isinstance(error.filename, str) else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            text = f"the worker's disk or its inodes are full: {error.strerror}{where}; make room there"
+            text = f"the worker's disk or its inodes are full: {error.strerror}{where}; remove files there"
             return Shortage(text, ShortageCode.DISK_SPACE)
         text = f"the worker's disk cannot be written: {error.strerror}{where}; repair it"
         return Shortage(text, ShortageCode.DISK_UNUSABLE)
@@ -144,7 +144,7 @@ def _why_disk_full(directory: Path) -> Shortage:
         return NO_SHORTAGE
     free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     if free < min(DISK_RESERVE_BYTES, total // _SHARE):
-        text = f"the worker's disk is nearly full: {_size(free)} are free in {directory}; make room there"
+        text = f"the worker's disk is nearly full: {_size(free)} are free in {directory}; remove files there"
         return Shortage(text, ShortageCode.DISK_SPACE)
     # A file system that creates inodes on demand reports 0 inodes, and does not run out of inodes.
     if disk.f_files and disk.f_favail < min(INODE_RESERVE, max(_LEAST_INODES, disk.f_files // _SHARE)):
