@@ -56,11 +56,13 @@ def test_events_of_a_job_come_in_order_with_their_ids_and_reasons(
 
 
 def test_events_of_a_job_include_its_child_jobs_only(client: IrisClient, cluster: RemoteClusterClient) -> None:
-    parent = launch(cluster, ["true"])
+    parent = launch(cluster, ["sleep", "1000"])
     child = launch(cluster, ["true"], name="inner", parent_job_id=parent)
     other = launch(cluster, ["true"], name=f"{parent}0")
-    for job_id in (parent, child, other):
+    for job_id in (child, other):
         wait_for_end(cluster, job_id)
+    cluster.terminate_job(parent)
+    wait_for_end(cluster, parent)
     assert {event.job_id for event in client.events(parent)} == {parent, child}
 
 

@@ -1,11 +1,15 @@
-"""Counts TCP connections of this machine from /proc/net/tcp.
+"""TCP connections of this machine, and the bytes that the kernel holds for them.
 
-`psutil.net_connections` reads the descriptors of all processes on the machine, which takes 20 ms of CPU time. A test
-that waits for the end of a connection asks many times.
+The connections are counted from /proc/net/tcp, because `psutil.net_connections` reads the descriptors of all processes
+on the machine, which takes 20 ms of CPU time. A test that waits for the end of a connection asks many times.
 """
 
 from __future__ import annotations
 
+import fcntl
+import socket
+import sys
+import termios
 from collections.abc import Container
 from pathlib import Path
 
@@ -27,3 +31,17 @@ def count_connections(ports: Container[int | None], state: str | None = None) ->
         is_held = inode != "0"  # The kernel keeps a closed connection for a while, without a process that holds it.
         count += port in ports and is_held and found != _LISTEN and state in (None, found)
     return count
+
+
+def undelivered_bytes(connection: socket.socket) -> int:
+    """Return how many sent bytes have not arrived at the kernel of the other end."""
+    return _ask_kernel(connection, termios.TIOCOUTQ)
+
+
+def unread_bytes(connection: socket.socket) -> int:
+    """Return how many bytes have arrived that the program has not read."""
+    return _ask_kernel(connection, termios.FIONREAD)
+
+
+def _ask_kernel(connection: socket.socket, request: int) -> int:
+    return int.from_bytes(fcntl.ioctl(connection.fileno(), request, bytes(4)), sys.byteorder)

@@ -32,6 +32,7 @@ from support.http2_frames import (
     window_update,
 )
 from support.served_application import Served, served
+from support.sockets import undelivered_bytes, unread_bytes
 from support.waiting import wait_until
 
 from iris.rpc.http.server.connection_limits import (
@@ -55,6 +56,17 @@ GRPC = ("content-type", "application/grpc")
 def world() -> Iterator[Served]:
     with served(counts_seconds=False) as running:
         yield running
+
+
+def wait_until_read(world: Served, client: Http2Client) -> None:
+    """Wait until the server has read all that the only client has sent."""
+
+    def unread() -> int:
+        (connection,) = world.limits.connections
+        return unread_bytes(connection._transport.get_extra_info("socket"))
+
+    wait_until(lambda: undelivered_bytes(client.socket) == 0, "the arrival of the sent bytes")
+    wait_until(lambda: world.call(unread) == 0, "the server to read the sent bytes")
 
 
 def assert_unhurt(world: Served) -> None:
@@ -137,8 +149,10 @@ def test_unread_answers_to_a_flood_of_pings_occupy_at_most_a_megabyte_of_the_ser
     """The pings are within the budget, but the client does not read the answers."""
     with Http2Client(world.address) as deaf:
         deaf.ask(1, path="/s/hang")
+        wait_until(lambda: world.calls, "the request to begin")
         for _ in range(100):
             deaf.send(frame(PING, payload=bytes(8)) * 90)
+            wait_until_read(world, deaf)
             world.pass_time(1)
         buffered = world.call(lambda: max(c._transport.get_write_buffer_size() for c in world.limits.connections))
         assert buffered <= 1024**2
