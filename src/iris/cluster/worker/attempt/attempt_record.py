@@ -56,8 +56,8 @@ class Attempt:
         job_end_s: When the job's timeout ends the attempt, on the monotonic clock; infinity without such a timeout.
         finished_at_ms: When the attempt ended, in milliseconds since the epoch.
         usage: The resources that the attempt uses.
-        stop_grace_s: The seconds between SIGTERM and SIGKILL when the attempt is being stopped. None while nobody has
-            asked to stop the attempt. Also None while only its timeout or a resource limit ends the attempt.
+        stop_grace_s: The seconds between SIGTERM and SIGKILL while the attempt is being stopped on request. None before
+            a request to stop the attempt, and while its timeout or a resource limit ends the attempt.
         timed_out: Whether the attempt is being stopped because of its timeout.
         stdin: The object that receives the standard input that a client sends; None if no client sends standard input.
         is_starting: Whether the launcher is starting the process, so that its process id is still unknown.
